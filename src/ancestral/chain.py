@@ -1,0 +1,388 @@
+"""The one idea: a Markov chain of latents with an evidence lower bound.
+
+    x  ←  z_1  ←  z_2  ←  …  ←  z_T          p: generation (ancestral sampling)
+    x  →  z_1, …, z_T                        q: inference
+
+    log p(x) ≥ ELBO = E_q[ log p(x|z_1) ]                                   − reconstruction
+                      − Σ_{t=2..T} E_q KL( q(z_{t−1}|z_t,x) ‖ p(z_{t−1}|z_t) )   − matching
+                      − E_q KL( q(z_T|x) ‖ p(z_T) )                          − prior matching
+
+A VAE is the case T = 1, a hierarchical VAE has a few levels with a learned q, a DDPM has many with a
+fixed one. A subclass states T and the laws; every bound, loss and sample here is written once.
+
+Three kinds of chain differ only in how a path z_1 … z_T is drawn from q:
+
+* ``Chain`` draws from the top: q(z_T|x), then q(z_{t−1}|z_t, x) for t = T … 2.
+* ``BottomUpChain`` draws from the data: q(z_1|x), then q(z_t|z_{t−1}) for t = 2 … T.
+* ``MarginalChain`` is a ``Chain`` that also knows q(z_t|x) in closed form, so that the term of one
+  level can be had without walking through the others.
+
+Every law is a ``torch.distributions.Distribution`` whose batch is the examples, (n,), so that
+``log_prob`` is (n,): wrap what is factorised in ``Independent``.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, kl_divergence
+
+from ancestral import checks
+from ancestral.spec import DataSpec
+
+Features = Any
+"""What q reads of x: x itself, or whatever tensors a chain computes from it once (a tensor, or a
+list, tuple or dict of tensors, each with the examples first)."""
+
+
+@dataclass(frozen=True)
+class Elbo:
+    """The evidence lower bound of n examples, split into its terms: costs, in nats, per example.
+
+    The terms are single-path estimates or averages of several; each is unbiased, so any sum or mean of
+    them is. A matching entry of a level that a sampled estimate did not visit is 0, and those visited
+    are weighted up to make the column's mean right.
+    """
+
+    reconstruction: Tensor
+    """−log p(x|z_1), shape (n,)."""
+    matching: Tensor
+    """KL( q(z_{t−1}|z_t,x) ‖ p(z_{t−1}|z_t) ) for t = 2 … T, shape (n, T − 1)."""
+    prior: Tensor
+    """KL( q(z_T|x) ‖ p(z_T) ), shape (n,)."""
+    spec: DataSpec
+    """What one example is; it decides whether bits per dimension exist."""
+
+    @property
+    def total(self) -> Tensor:
+        """The bound itself in nats, shape (n,): a lower bound on log p(x), larger is better."""
+        return -(self.reconstruction + self.matching.sum(dim=1) + self.prior)
+
+    @property
+    def bits_per_dim(self) -> Tensor:
+        """−total / (D ln 2), shape (n,), a code length; smaller is better.
+
+        Raises ``ValueError`` for real-valued data: a density has no code length.
+        """
+        if self.spec.levels is None:
+            raise ValueError(
+                "bits_per_dim of real-valued data: it exists only for integer data with a likelihood "
+                "over their levels. Use `total`, in nats."
+            )
+        return -self.total / (self.spec.dims * math.log(2.0))
+
+    def detach(self) -> Elbo:
+        """The same numbers without their graph."""
+        return Elbo(
+            self.reconstruction.detach(), self.matching.detach(), self.prior.detach(), self.spec
+        )
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What one training step minimises, and the parts it is made of."""
+
+    value: Tensor
+    """A scalar, the mean over the batch, in the units of nats per example."""
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    """Detached scalars to log, by name."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """One level of a path drawn from q: the value z_t with the two laws it stands under."""
+
+    t: int
+    """The level; 0 is the data x itself."""
+    value: Tensor
+    """z_t, shape (n, …)."""
+    q: Distribution | None
+    """The law that z_t was drawn from; None at t = 0, where nothing was drawn."""
+    p: Distribution
+    """p(z_t|z_{t+1}), or p(z_T) at the top."""
+    closed: bool
+    """Whether q does not depend on what p is conditioned on through z_t, so that KL(q ‖ p) is the term."""
+
+    def cost(self) -> Tensor:
+        """The term of this level, (n,) nats: −log p(x|z_1) at t = 0, else the KL or its one-draw estimate."""
+        if self.q is None:
+            return -self.p.log_prob(self.value)
+        if self.closed:
+            return kl_divergence(self.q, self.p)
+        return -self.log_ratio()
+
+    def log_ratio(self) -> Tensor:
+        """log p − log q of the value drawn, shape (n,)."""
+        log_p = self.p.log_prob(self.value)
+        return log_p if self.q is None else log_p - self.q.log_prob(self.value)
+
+
+class Chain(nn.Module, ABC):
+    """x ← z_1 ← … ← z_T, with q drawn from the top. A subclass states T and the four laws.
+
+    Set ``T`` (the number of latents, ≥ 1) and ``spec`` (what one example is) through ``__init__``, and
+    define ``q_top``, ``p_top``, ``p_step`` and, for T ≥ 2, ``q_step``.
+    """
+
+    loss_name: str = "negative ELBO"
+    """What ``training_loss`` is called in reports."""
+
+    def __init__(self, T: int, spec: DataSpec) -> None:
+        super().__init__()
+        checks.integer("T, the number of latent levels,", T, low=1)
+        self.T = T
+        self.spec = spec
+
+    # The laws -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def q_top(self, h: Features) -> Distribution:
+        """q(z_T|x), given ``features(x)``."""
+
+    def q_step(self, state: Any, h: Features, t: int) -> Distribution:
+        """q(z_{t−1}|z_t, x) for t = T … 2, given the state at level t and ``features(x)``."""
+        raise TypeError(
+            f"{type(self).__name__} has T = {self.T} levels and no q_step: a chain with T ≥ 2 must "
+            "define q_step(state, h, t), the law q(z_{t-1} | z_t, x)."
+        )
+
+    @abstractmethod
+    def p_top(self, n: int) -> Distribution:
+        """p(z_T), for a batch of n."""
+
+    @abstractmethod
+    def p_step(self, state: Any, t: int) -> Distribution:
+        """p(z_{t−1}|z_t) for t = T … 2, and p(x|z_1) for t = 1, given the state at level t."""
+
+    # What the laws condition on --------------------------------------------------------------------
+
+    def features(self, x: Tensor) -> Features:
+        """What q reads of x, computed once for a batch: x itself unless a chain has an encoder to run."""
+        return x
+
+    def carry(self, state: Any, z: Tensor, t: int) -> Any:
+        """The state that level t hands to the laws below it: z_t itself, unless a chain keeps more.
+
+        ``state`` is what level t + 1 handed down (None at the top). A ladder keeps a deterministic
+        stream beside z here.
+        """
+        return z
+
+    # Paths ------------------------------------------------------------------------------------------
+
+    def path(self, x: Tensor, h: Features | None = None) -> Iterator[Link]:
+        """Draw one path z ~ q(z_{1:T}|x) per example and yield its links, each level once.
+
+        ``x`` is (n, *shape); ``h`` its features, where they are there already. Walking lazily keeps two
+        levels in memory, whatever T is.
+        """
+        h = self.features(x) if h is None else h
+        q = self.q_top(h)
+        z = q.rsample()
+        yield Link(self.T, z, q, self.p_top(len(x)), closed=True)
+        state = self.carry(None, z, self.T)
+        for t in range(self.T, 1, -1):
+            q = self.q_step(state, h, t)
+            z = q.rsample()
+            yield Link(t - 1, z, q, self.p_step(state, t), closed=True)
+            state = self.carry(state, z, t - 1)
+        yield Link(0, x, None, self.p_step(state, 1), closed=False)
+
+    # Bounds -----------------------------------------------------------------------------------------
+
+    def elbo(self, x: Tensor, *, samples: int = 1) -> Elbo:
+        """The ELBO of x, (n, *shape), averaged over ``samples`` paths drawn from q for each example.
+
+        The notes' ELBO decomposition; the prior and (for a q drawn from the top) the matching terms
+        are closed-form KLs given the level above, the reconstruction is Monte Carlo.
+        """
+        checks.integer("samples", samples, low=1)
+        xs, h = self._repeated(x, samples)
+        costs: dict[int, Tensor] = {
+            link.t: link.cost().unflatten(0, (len(x), samples)).mean(dim=1)
+            for link in self.path(xs, h)
+        }
+        matching = [costs[t - 1] for t in range(2, self.T + 1)]
+        return Elbo(
+            reconstruction=costs[0],
+            matching=torch.stack(matching, dim=1) if matching else x.new_zeros(len(x), 0).to(costs[0]),
+            prior=costs[self.T],
+            spec=self.spec,
+        )
+
+    def log_weight(self, x: Tensor, *, samples: int = 1) -> Tensor:
+        """log p(x, z) − log q(z|x) of drawn paths, shape (n, samples), nats.
+
+        Its mean over draws is the ELBO, its log-mean-exp tends to log p(x) (Burda et al. 2016, eq. 8),
+        and with the exact posterior every single draw equals log p(x).
+        """
+        checks.integer("samples", samples, low=1)
+        xs, h = self._repeated(x, samples)
+        total: Tensor | None = None
+        for link in self.path(xs, h):
+            ratio = link.log_ratio()
+            total = ratio if total is None else total + ratio
+        assert total is not None
+        return total.unflatten(0, (len(x), samples))
+
+    def _repeated(self, x: Tensor, samples: int) -> tuple[Tensor, Features]:
+        h = self.features(x)
+        if samples == 1:
+            return x, h
+        return x.repeat_interleave(samples, dim=0), _repeat(h, samples)
+
+    # Training and sampling --------------------------------------------------------------------------
+
+    def training_loss(self, x: Tensor) -> Loss:
+        """An unbiased estimate of the batch mean of −ELBO, from one path per example."""
+        return elbo_loss(self.elbo(x))
+
+    def generate(self, n: int) -> Iterator[tuple[int, Tensor | Distribution]]:
+        """Ancestral sampling, level by level: (t, z_t) for t = T … 1, then (0, the law p(x|z_1)).
+
+        The last item is the law and not a draw, so that the caller chooses between a draw and its mean.
+        """
+        z = self.p_top(n).sample()
+        yield self.T, z
+        state = self.carry(None, z, self.T)
+        for t in range(self.T, 1, -1):
+            z = self.p_step(state, t).sample()
+            yield t - 1, z
+            state = self.carry(state, z, t - 1)
+        yield 0, self.p_step(state, 1)
+
+    @torch.no_grad()
+    def sample(self, n: int, *, final: str = "draw") -> Tensor:
+        """n examples from the model, (n, *shape), by ancestral sampling.
+
+        ``final="draw"`` draws x ~ p(x|z_1), an exact sample of the model; ``final="mean"`` returns the
+        mean of p(x|z_1), as the lecture notes' decoder D(z) does. For integer data both are in
+        0 … levels − 1; a mean need not be whole.
+        """
+        checks.integer("n", n, low=1)
+        last: Tensor | Distribution | None = None
+        for _, last in self.generate(n):
+            pass
+        assert isinstance(last, Distribution)
+        return final_value(last, final)
+
+
+class BottomUpChain(Chain):
+    """A chain whose q goes up from the data: q(z_{1:T}|x) = q(z_1|x) q(z_2|z_1) … q(z_T|z_{T−1}).
+
+    This is the posterior of the lecture notes' hierarchical VAE. q(z_{t−1}|z_t, x) has no closed form
+    then, so a matching term is the log-ratio log q(z_{t−1}|z_{t−2}) − log p(z_{t−1}|z_t) along the
+    path. Single levels of it can be negative; their sum is as good a bound.
+    """
+
+    @abstractmethod
+    def q_first(self, h: Features) -> Distribution:
+        """q(z_1|x), given ``features(x)``."""
+
+    @abstractmethod
+    def q_up(self, z: Tensor, t: int) -> Distribution:
+        """q(z_t|z_{t−1}) for t = 2 … T."""
+
+    def q_top(self, h: Features) -> Distribution:
+        """q(z_T|x): in closed form for T = 1 only."""
+        if self.T > 1:
+            raise TypeError("a bottom-up q has no closed-form q(z_T|x); draw a path with `path`.")
+        return self.q_first(h)
+
+    def path(self, x: Tensor, h: Features | None = None) -> Iterator[Link]:
+        """Draw one path z ~ q(z_{1:T}|x) per example, from the data upwards, and yield its links."""
+        h = self.features(x) if h is None else h
+        below, q_below = x, None
+        for t in range(1, self.T + 1):
+            q = self.q_first(h) if t == 1 else self.q_up(below, t)
+            z = q.rsample()
+            yield Link(t - 1, below, q_below, self.p_step(z, t), closed=False)
+            below, q_below = z, q
+        yield Link(self.T, below, q_below, self.p_top(len(x)), closed=True)
+
+
+class MarginalChain(Chain):
+    """A chain whose q(z_t|x) is closed-form, so that one level's term needs no walk through the others.
+
+    ``p_step`` and ``q_step`` must take t as a whole number or as a tensor (n,) of one level per example.
+    """
+
+    @abstractmethod
+    def q_marginal(self, h: Features, t: Tensor) -> Distribution:
+        """q(z_t|x) for one level per example: ``t`` is (n,), whole numbers in 1 … T."""
+
+    def matching_at(self, h: Features, t: Tensor) -> Tensor:
+        """KL( q(z_{t−1}|z_t,x) ‖ p(z_{t−1}|z_t) ) at one level per example, t in 2 … T; shape (n,)."""
+        z = self.q_marginal(h, t).rsample()
+        return kl_divergence(self.q_step(z, h, t), self.p_step(z, t))  # type: ignore[arg-type]
+
+    def elbo_sampled(self, x: Tensor, *, levels: int = 1) -> Elbo:
+        """The ELBO with its sum of matching terms estimated from ``levels`` random t, at 1 + levels calls.
+
+        t is drawn uniformly from 2 … T, with replacement, for each example and draw, and its term is
+        weighted by (T − 1) / levels. Unbiased; the spread of ``total`` over examples includes the
+        spread that the random t add, so the usual standard error of its mean is right.
+        """
+        checks.integer("levels", levels, low=1)
+        n, h = len(x), self.features(x)
+        prior = kl_divergence(self.q_top(h), self.p_top(n))
+        first = torch.ones(n, dtype=torch.long, device=x.device)
+        z1 = self.q_marginal(h, first).rsample()
+        reconstruction = -self.p_step(z1, 1).log_prob(x)
+        matching = reconstruction.new_zeros(n, self.T - 1)
+        if self.T > 1:
+            for _ in range(levels):
+                t = torch.randint(2, self.T + 1, (n,), device=x.device)
+                cost = self.matching_at(h, t) * ((self.T - 1) / levels)
+                matching = matching.scatter_add(1, (t - 2)[:, None], cost[:, None])
+        return Elbo(reconstruction, matching, prior, self.spec)
+
+    def training_loss(self, x: Tensor) -> Loss:
+        """An unbiased estimate of −ELBO from one random t per example."""
+        return elbo_loss(self.elbo_sampled(x, levels=1))
+
+
+def elbo_loss(elbo: Elbo, *, beta: float = 1.0, free_bits: float = 0.0) -> Loss:
+    """The batch mean of −ELBO, openly re-weighted when asked; the reported terms never are.
+
+    ``beta`` multiplies every KL (Higgins et al. 2017, β-VAE). ``free_bits`` is the number of nats per
+    level below which that level's batch-mean KL costs nothing more (Kingma et al. 2016, eq. 15).
+    """
+    levels = torch.cat([elbo.matching, elbo.prior[:, None]], dim=1).mean(dim=0)
+    charged = levels.clamp(min=free_bits) if free_bits > 0 else levels
+    reconstruction = elbo.reconstruction.mean()
+    detached = levels.detach()
+    return Loss(
+        value=reconstruction + beta * charged.sum(),
+        terms={
+            "reconstruction": reconstruction.detach(),
+            "matching": detached[:-1].sum(),
+            "prior": detached[-1],
+        },
+    )
+
+
+def final_value(law: Distribution, final: str) -> Tensor:
+    """A draw of p(x|z_1) or its mean, as ``Chain.sample`` is asked to end."""
+    checks.one_of("final", final, ("draw", "mean"))
+    return law.sample() if final == "draw" else law.mean
+
+
+def _repeat(h: Features, samples: int) -> Features:
+    """Each example of the features ``samples`` times in a row, whatever they are kept in."""
+    if isinstance(h, Tensor):
+        return h.repeat_interleave(samples, dim=0)
+    if isinstance(h, dict):
+        return {name: _repeat(part, samples) for name, part in h.items()}
+    if isinstance(h, list | tuple):
+        return type(h)(_repeat(part, samples) for part in h)
+    raise TypeError(
+        f"features() returned {type(h).__name__}; it must return a tensor, or a list, tuple or dict of "
+        "tensors with the examples first, so that several paths per example can be drawn."
+    )

@@ -1,0 +1,67 @@
+"""Checks of what a user gives: one wording for every message, and near names for misspelt ones.
+
+Every message says what was given, what is allowed and what to do; the error is a ``ValueError``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+
+
+def suggest(name: str, allowed: Iterable[str]) -> str:
+    """``" Did you mean 'a' or 'b'?"`` for the allowed names near ``name``, or the empty string."""
+    near = difflib.get_close_matches(name, list(allowed), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+def one_of(what: str, value: object, allowed: Iterable[str]) -> None:
+    """Refuse a ``value`` that is not one of the ``allowed`` names."""
+    names = list(allowed)
+    if value not in names:
+        raise ValueError(
+            f"{what} is {value!r}; it must be one of {', '.join(names)}."
+            f"{suggest(str(value), names)}"
+        )
+
+
+def integer(what: str, value: object, *, low: int, high: int | None = None) -> None:
+    """Refuse a ``value`` that is not a whole number in [low, high]."""
+    bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{what} is {value!r}; it must be a whole number, {bounds}.")
+    if value < low or (high is not None and value > high):
+        raise ValueError(f"{what} is {value}; it must be {bounds}.")
+
+
+def number(
+    what: str,
+    value: object,
+    *,
+    above: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Refuse a ``value`` that is not finite or not inside the bounds (``above`` and ``below`` are strict)."""
+    bounds = [
+        f"{word} {bound:g}"
+        for word, bound in (
+            ("above", above),
+            ("at least", low),
+            ("at most", high),
+            ("below", below),
+        )
+        if bound is not None
+    ]
+    allowed = "a finite number" + (", " + " and ".join(bounds) if bounds else "")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{what} is {value!r}; it must be {allowed}.")
+    if (
+        (above is not None and value <= above)
+        or (low is not None and value < low)
+        or (high is not None and value > high)
+        or (below is not None and value >= below)
+    ):
+        raise ValueError(f"{what} is {value:g}; it must be {allowed}.")
