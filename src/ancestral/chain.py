@@ -23,10 +23,9 @@ Every law is a ``torch.distributions.Distribution`` whose batch is the examples,
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,64 +33,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
 from ancestral import checks
+from ancestral.elbo import Elbo, Loss, Reweighting
 from ancestral.spec import DataSpec
 
 Features = Any
 """What q reads of x: x itself, or whatever tensors a chain computes from it once (a tensor, or a
 list, tuple or dict of tensors, each with the examples first)."""
-
-
-@dataclass(frozen=True)
-class Elbo:
-    """The evidence lower bound of n examples, split into its terms: costs, in nats, per example.
-
-    The terms are single-path estimates or averages of several; each is unbiased, so any sum or mean of
-    them is. A matching entry of a level that a sampled estimate did not visit is 0, and those visited
-    are weighted up to make the column's mean right.
-    """
-
-    reconstruction: Tensor
-    """−log p(x|z_1), shape (n,)."""
-    matching: Tensor
-    """KL( q(z_{t−1}|z_t,x) ‖ p(z_{t−1}|z_t) ) for t = 2 … T, shape (n, T − 1)."""
-    prior: Tensor
-    """KL( q(z_T|x) ‖ p(z_T) ), shape (n,)."""
-    spec: DataSpec
-    """What one example is; it decides whether bits per dimension exist."""
-
-    @property
-    def total(self) -> Tensor:
-        """The bound itself in nats, shape (n,): a lower bound on log p(x), larger is better."""
-        return -(self.reconstruction + self.matching.sum(dim=1) + self.prior)
-
-    @property
-    def bits_per_dim(self) -> Tensor:
-        """−total / (D ln 2), shape (n,), a code length; smaller is better.
-
-        Raises ``ValueError`` for real-valued data: a density has no code length.
-        """
-        if self.spec.levels is None:
-            raise ValueError(
-                "bits_per_dim of real-valued data: it exists only for integer data with a likelihood "
-                "over their levels. Use `total`, in nats."
-            )
-        return -self.total / (self.spec.dims * math.log(2.0))
-
-    def detach(self) -> Elbo:
-        """The same numbers without their graph."""
-        return Elbo(
-            self.reconstruction.detach(), self.matching.detach(), self.prior.detach(), self.spec
-        )
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What one training step minimises, and the parts it is made of."""
-
-    value: Tensor
-    """A scalar, the mean over the batch, in the units of nats per example."""
-    terms: dict[str, Tensor] = field(default_factory=dict)
-    """Detached scalars to log, by name."""
 
 
 @dataclass(frozen=True)
@@ -130,14 +77,31 @@ class Chain(nn.Module, ABC):
     define ``q_top``, ``p_top``, ``p_step`` and, for T ≥ 2, ``q_step``.
     """
 
-    loss_name: str = "negative ELBO"
-    """What ``training_loss`` is called in reports."""
-
-    def __init__(self, T: int, spec: DataSpec) -> None:
+    def __init__(
+        self,
+        T: int,
+        spec: DataSpec,
+        *,
+        reweighting: Reweighting = Reweighting(),  # noqa: B008
+        training_samples: int = 1,
+    ) -> None:
         super().__init__()
         checks.integer("T, the number of latent levels,", T, low=1)
+        checks.integer("training_samples", training_samples, low=1)
         self.T = T
         self.spec = spec
+        self.reweighting = reweighting
+        self.training_samples = training_samples
+
+    @property
+    def loss_name(self) -> str:
+        """What ``training_loss`` is called in reports."""
+        return self.reweighting.name
+
+    @property
+    def discrete(self) -> bool:
+        """Whether p(x|z_1) is a law over integers; a chain that puts a density on them says False."""
+        return self.spec.levels is not None
 
     # The laws -------------------------------------------------------------------------------------
 
@@ -205,15 +169,15 @@ class Chain(nn.Module, ABC):
         checks.integer("samples", samples, low=1)
         xs, h = self._repeated(x, samples)
         costs: dict[int, Tensor] = {
-            link.t: link.cost().unflatten(0, (len(x), samples)).mean(dim=1)
-            for link in self.path(xs, h)
+            link.t: link.cost().unflatten(0, (len(x), samples)).mean(dim=1) for link in self.path(xs, h)
         }
         matching = [costs[t - 1] for t in range(2, self.T + 1)]
         return Elbo(
             reconstruction=costs[0],
             matching=torch.stack(matching, dim=1) if matching else x.new_zeros(len(x), 0).to(costs[0]),
             prior=costs[self.T],
-            spec=self.spec,
+            dims=self.spec.dims,
+            discrete=self.discrete,
         )
 
     def log_weight(self, x: Tensor, *, samples: int = 1) -> Tensor:
@@ -240,8 +204,11 @@ class Chain(nn.Module, ABC):
     # Training and sampling --------------------------------------------------------------------------
 
     def training_loss(self, x: Tensor) -> Loss:
-        """An unbiased estimate of the batch mean of −ELBO, from one path per example."""
-        return elbo_loss(self.elbo(x))
+        """An unbiased estimate of the batch mean of −ELBO, re-weighted where ``reweighting`` says so.
+
+        ``training_samples`` paths are drawn for each example.
+        """
+        return self.reweighting.loss(self.elbo(x, samples=self.training_samples))
 
     def generate(self, n: int) -> Iterator[tuple[int, Tensor | Distribution]]:
         """Ancestral sampling, level by level: (t, z_t) for t = T … 1, then (0, the law p(x|z_1)).
@@ -322,6 +289,27 @@ class MarginalChain(Chain):
         z = self.q_marginal(h, t).rsample()
         return kl_divergence(self.q_step(z, h, t), self.p_step(z, t))  # type: ignore[arg-type]
 
+    def elbo(self, x: Tensor, *, samples: int = 1) -> Elbo:
+        """The ELBO of x, (n, *shape), swept over all levels: T network calls for each of ``samples``.
+
+        Each level's z_t is drawn afresh from q(z_t|x). The terms have the same means as along one path,
+        and their sum varies far less, as the errors of neighbouring levels are independent.
+        """
+        checks.integer("samples", samples, low=1)
+        xs, h = self._repeated(x, samples)
+        columns = [
+            self.matching_at(h, torch.full((len(xs),), t, device=x.device)) for t in range(2, self.T + 1)
+        ]
+        reconstruction, prior = self._ends(xs, h)
+        matching = torch.stack(columns, dim=1) if columns else reconstruction.new_zeros(len(xs), 0)
+
+        def averaged(costs: Tensor) -> Tensor:
+            return costs.unflatten(0, (len(x), samples)).mean(dim=1)
+
+        return Elbo(
+            averaged(reconstruction), averaged(matching), averaged(prior), self.spec.dims, self.discrete
+        )
+
     def elbo_sampled(self, x: Tensor, *, levels: int = 1) -> Elbo:
         """The ELBO with its sum of matching terms estimated from ``levels`` random t, at 1 + levels calls.
 
@@ -331,41 +319,23 @@ class MarginalChain(Chain):
         """
         checks.integer("levels", levels, low=1)
         n, h = len(x), self.features(x)
-        prior = kl_divergence(self.q_top(h), self.p_top(n))
-        first = torch.ones(n, dtype=torch.long, device=x.device)
-        z1 = self.q_marginal(h, first).rsample()
-        reconstruction = -self.p_step(z1, 1).log_prob(x)
+        reconstruction, prior = self._ends(x, h)
         matching = reconstruction.new_zeros(n, self.T - 1)
         if self.T > 1:
             for _ in range(levels):
                 t = torch.randint(2, self.T + 1, (n,), device=x.device)
                 cost = self.matching_at(h, t) * ((self.T - 1) / levels)
                 matching = matching.scatter_add(1, (t - 2)[:, None], cost[:, None])
-        return Elbo(reconstruction, matching, prior, self.spec)
+        return Elbo(reconstruction, matching, prior, self.spec.dims, self.discrete)
+
+    def _ends(self, x: Tensor, h: Features) -> tuple[Tensor, Tensor]:
+        """The reconstruction and prior terms, (n,) each."""
+        z1 = self.q_marginal(h, torch.ones(len(x), dtype=torch.long, device=x.device)).rsample()
+        return -self.p_step(z1, 1).log_prob(x), kl_divergence(self.q_top(h), self.p_top(len(x)))
 
     def training_loss(self, x: Tensor) -> Loss:
-        """An unbiased estimate of −ELBO from one random t per example."""
-        return elbo_loss(self.elbo_sampled(x, levels=1))
-
-
-def elbo_loss(elbo: Elbo, *, beta: float = 1.0, free_bits: float = 0.0) -> Loss:
-    """The batch mean of −ELBO, openly re-weighted when asked; the reported terms never are.
-
-    ``beta`` multiplies every KL (Higgins et al. 2017, β-VAE). ``free_bits`` is the number of nats per
-    level below which that level's batch-mean KL costs nothing more (Kingma et al. 2016, eq. 15).
-    """
-    levels = torch.cat([elbo.matching, elbo.prior[:, None]], dim=1).mean(dim=0)
-    charged = levels.clamp(min=free_bits) if free_bits > 0 else levels
-    reconstruction = elbo.reconstruction.mean()
-    detached = levels.detach()
-    return Loss(
-        value=reconstruction + beta * charged.sum(),
-        terms={
-            "reconstruction": reconstruction.detach(),
-            "matching": detached[:-1].sum(),
-            "prior": detached[-1],
-        },
-    )
+        """As ``Chain.training_loss``, with ``training_samples`` random t per example in place of paths."""
+        return self.reweighting.loss(self.elbo_sampled(x, levels=self.training_samples))
 
 
 def final_value(law: Distribution, final: str) -> Tensor:

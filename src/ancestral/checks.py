@@ -21,8 +21,7 @@ def one_of(what: str, value: object, allowed: Iterable[str]) -> None:
     names = list(allowed)
     if value not in names:
         raise ValueError(
-            f"{what} is {value!r}; it must be one of {', '.join(names)}."
-            f"{suggest(str(value), names)}"
+            f"{what} is {value!r}; it must be one of {', '.join(names)}.{suggest(str(value), names)}"
         )
 
 

@@ -1,0 +1,57 @@
+# Every target makes the environment it needs first; `make help` lists them.
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BENCH_VENV := .venv-bench
+BIN := $(VENV)/bin
+
+# The version is read from __init__.py when the package is installed.
+INSTALL_INPUTS := pyproject.toml constraints.txt src/ancestral/__init__.py
+
+.PHONY: help demo test format bench clean
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.installed-run ## train and compare a VAE, a hierarchical VAE and a DDPM on digits, into runs/digits
+	$(BIN)/ancestral compare --data digits --out runs/digits
+
+# The tests run in WORKERS processes of one thread each: more threads than cores are slower.
+test: $(VENV)/.installed-test ## lint, format check, types, import contracts, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+format: $(VENV)/.installed-test ## format the code and fix what the linter can
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(BENCH_VENV)/.installed-bench ## time VAE training beside a bare loop and pythae
+	$(BENCH_VENV)/bin/python benchmarks/vae_training.py
+
+clean: ## remove caches and build outputs; environments and runs stay
+	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(call install,ENVIRONMENT,EXTRAS,STAMPS). An environment without a stamp is one whose installation
+# never ended: it is begun anew. One with a stamp is brought up to date.
+define install
+	@ls $(1)/.installed-* >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(1)
+	@rm -f $(1)/.installed-*
+	$(1)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt setuptools
+	$(1)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.$(2)'
+	@touch $(3)
+endef
+
+$(VENV)/.installed-run: $(INSTALL_INPUTS)
+	$(call install,$(VENV),,$(VENV)/.installed-run)
+
+$(VENV)/.installed-test: $(INSTALL_INPUTS)
+	$(call install,$(VENV),[test],$(VENV)/.installed-run $(VENV)/.installed-test)
+
+$(BENCH_VENV)/.installed-bench: $(INSTALL_INPUTS)
+	$(call install,$(BENCH_VENV),[bench],$(BENCH_VENV)/.installed-bench)

@@ -1,0 +1,204 @@
+"""From a model's options and what one example is, to a chain: the one place that chooses networks."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ancestral.chain import Chain
+from ancestral.config import (
+    DDPMConfig,
+    HVAEConfig,
+    LikelihoodConfig,
+    ModelConfig,
+    VAEConfig,
+)
+from ancestral.diffusion import DDPM
+from ancestral.elbo import Reweighting
+from ancestral.hierarchical import LadderHVAE, MarkovHVAE
+from ancestral.likelihoods import (
+    BernoulliLikelihood,
+    DiscretizedGaussianLikelihood,
+    DiscretizedLogisticLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+)
+from ancestral.networks import MLP, ConvDecoder, ConvEncoder, TimeMLP, UNet
+from ancestral.networks.ladder import (
+    VECTOR,
+    BottomUp,
+    Head,
+    Posterior,
+    TopDown,
+    level_sizes,
+)
+from ancestral.scaling import Scaling
+from ancestral.schedules import Schedule
+from ancestral.spec import DataSpec
+from ancestral.vae import VAE
+
+
+def build_chain(config: ModelConfig, spec: DataSpec, *, train: Tensor | None = None) -> Chain:
+    """The chain that ``config`` describes, for data of ``spec``, with fresh weights.
+
+    ``train``, (n, *shape), sets the standardisation of real-valued data; leave it out where weights
+    (which carry it) are loaded afterwards. Weights are drawn with torch's global generator.
+    """
+    scaling = Scaling(spec)
+    if train is not None:
+        scaling.fit(train)
+    if isinstance(config, VAEConfig):
+        return _vae(config, spec, scaling)
+    if isinstance(config, HVAEConfig):
+        return _ladder(config, spec, scaling) if config.posterior == "top-down" else _markov(config, spec, scaling)
+    return _ddpm(config, spec, scaling)
+
+
+def build_likelihood(config: LikelihoodConfig, spec: DataSpec, scaling: Scaling) -> Likelihood:
+    """The law p(x|z) that the options name, or the one that fits the data for "auto"."""
+    kind = config.kind
+    if kind == "auto":
+        kind = "gaussian" if spec.levels is None else "discretized-logistic"
+        kind = "bernoulli" if spec.levels == 2 else kind
+    if kind == "bernoulli":
+        return BernoulliLikelihood(spec)
+    sigma = config.sigma
+    if sigma == "auto":
+        sigma = "per-pixel" if spec.levels is None else "predicted"
+    law = {
+        "gaussian": GaussianLikelihood,
+        "discretized-gaussian": DiscretizedGaussianLikelihood,
+        "discretized-logistic": DiscretizedLogisticLikelihood,
+    }[kind]
+    return law(spec, scaling, sigma=sigma, value=config.value)
+
+
+def _encoder(config: VAEConfig | HVAEConfig, spec: DataSpec, out: int, *, hidden: tuple[int, ...], conv: bool) -> nn.Module:
+    if conv:
+        channels, height, width = spec.shape
+        return ConvEncoder(channels, (height, width), out, width=config.width, dropout=config.dropout)
+    return nn.Sequential(nn.Flatten(), _mlp(config, spec.dims, out, hidden))
+
+
+def _decoder(
+    config: VAEConfig | HVAEConfig, spec: DataSpec, latent: int, *, per_entry: int, hidden: tuple[int, ...], conv: bool
+) -> nn.Module:
+    if conv:
+        channels, height, width = spec.shape
+        return ConvDecoder(latent, per_entry * channels, (height, width), width=config.width, dropout=config.dropout)
+    return _mlp(config, latent, per_entry * spec.dims, hidden[::-1])
+
+
+def _mlp(config: VAEConfig | HVAEConfig, n_in: int, n_out: int, hidden: tuple[int, ...]) -> MLP:
+    activation = config.activation if isinstance(config, VAEConfig) else "silu"
+    return MLP(n_in, n_out, hidden=hidden, activation=activation, dropout=config.dropout)
+
+
+def _vae(config: VAEConfig, spec: DataSpec, scaling: Scaling) -> VAE:
+    if config.network == "conv" and not spec.is_image:
+        raise ValueError("network is 'conv' and the data are vectors; use network mlp (or auto).")
+    conv = spec.is_image and config.network != "mlp"
+    latent = config.latent_dims or (32 if spec.is_image else spec.dims)
+    likelihood = build_likelihood(config.likelihood, spec, scaling)
+    return VAE(
+        _encoder(config, spec, 2 * latent, hidden=config.hidden, conv=conv),
+        _decoder(config, spec, latent, per_entry=likelihood.per_entry, hidden=config.hidden, conv=conv),
+        likelihood=likelihood,
+        scaling=scaling,
+        spec=spec,
+        latent_dims=latent,
+        reweighting=Reweighting(config.beta, config.free_bits),
+        training_samples=config.training_samples,
+    )
+
+
+def _per_level(config: HVAEConfig, default: tuple[int, ...]) -> list[int]:
+    sizes = config.latent_dims or default
+    return list(sizes) * config.levels if len(sizes) == 1 else list(sizes)
+
+
+def _markov(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> MarkovHVAE:
+    first = 32 if spec.is_image else spec.dims
+    # Each level half the size of the one below, as in a ladder of abstractions.
+    dims = _per_level(config, tuple(max(first >> level, 2) for level in range(config.levels)))
+    likelihood = build_likelihood(config.likelihood, spec, scaling)
+    conv = spec.is_image
+    return MarkovHVAE(
+        _encoder(config, spec, 2 * dims[0], hidden=config.hidden, conv=conv),
+        _decoder(config, spec, dims[0], per_entry=likelihood.per_entry, hidden=config.hidden, conv=conv),
+        ups=[_mlp(config, low, 2 * high, config.hidden) for low, high in zip(dims, dims[1:], strict=False)],
+        downs=[_mlp(config, high, 2 * low, config.hidden) for low, high in zip(dims, dims[1:], strict=False)],
+        likelihood=likelihood,
+        scaling=scaling,
+        spec=spec,
+        latent_dims=dims,
+        reweighting=Reweighting(config.beta, config.free_bits),
+        training_samples=config.training_samples,
+    )
+
+
+def _ladder(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> LadderHVAE:
+    likelihood = build_likelihood(config.likelihood, spec, scaling)
+    spatial, width, drop = spec.is_image, config.width, config.dropout
+    size = (spec.shape[1], spec.shape[2]) if spatial else VECTOR
+    sizes = level_sizes(size, config.levels) if spatial else [VECTOR] * config.levels
+    latents = _per_level(config, (8,) if spatial else (max(spec.dims // config.levels, 2),))
+
+    def shape(features: int, here: tuple[int, int]) -> tuple[int, ...]:
+        return (features, *here) if spatial else (features,)
+
+    return LadderHVAE(
+        BottomUp(
+            spec.shape[0], width, size=size, sizes=sizes, blocks=config.blocks, spatial=spatial, dropout=drop
+        ),
+        Head(width, likelihood.per_entry * spec.shape[0], spatial=spatial, kernel=3),
+        posteriors=[Posterior(width, latent, spatial=spatial, dropout=drop) for latent in latents],
+        top_downs=[
+            TopDown(width, latent, spatial=spatial, size_below=below, blocks=config.blocks, dropout=drop)
+            for latent, below in zip(latents, [size, *sizes[:-1]], strict=True)
+        ],
+        priors=[Head(width, 2 * latent, spatial=spatial) for latent in latents[:-1]],
+        likelihood=likelihood,
+        scaling=scaling,
+        spec=spec,
+        stream_shape=shape(width, sizes[-1]),
+        latent_shapes=[shape(latent, here) for latent, here in zip(latents, sizes, strict=True)],
+        reweighting=Reweighting(config.beta, config.free_bits),
+        training_samples=config.training_samples,
+    )
+
+
+def _ddpm(config: DDPMConfig, spec: DataSpec, scaling: Scaling) -> DDPM:
+    schedule = {
+        "linear": Schedule.linear,
+        "cosine": Schedule.cosine,
+        "sigmoid": Schedule.sigmoid,
+        "log-linear": Schedule.log_linear,
+    }[config.schedule](config.T)
+    outputs = 2 if config.variance == "learned" else 1
+    network: nn.Module
+    if spec.is_image:
+        channels, height, width = spec.shape
+        small = max(height, width) < 16
+        network = UNet(
+            channels,
+            outputs * channels,
+            (height, width),
+            channels=config.channels or ((64, 64) if small else (32, 64, 64)),
+            blocks=config.blocks,
+            attention=config.attention,
+            dropout=config.dropout,
+        )
+    else:
+        network = TimeMLP(
+            spec.dims, outputs * spec.dims, hidden=config.width, depth=config.blocks, dropout=config.dropout
+        )
+    return DDPM(
+        network,
+        schedule=schedule,
+        scaling=scaling,
+        spec=spec,
+        prediction=config.prediction,
+        variance=config.variance,
+        loss=config.loss,
+        gamma=config.gamma,
+    )

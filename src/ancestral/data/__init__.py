@@ -1,0 +1,7 @@
+"""Sources of data → integer images or float vectors in splits, with labels and the number of levels."""
+
+from ancestral.data.builtin import SOURCES
+from ancestral.data.dataset import Dataset, Split, content_hash
+from ancestral.data.sources import assemble, load_data
+
+__all__ = ["SOURCES", "Dataset", "Split", "assemble", "content_hash", "load_data"]

@@ -1,0 +1,48 @@
+"""What a source of data hands over, and how a kind of source is described: the seam for new kinds.
+
+A new kind of source (a folder of images, a table, …) is one file with a ``KIND`` and one line in
+``sources.KINDS``. It reads and names things; what arrays are allowed is checked once, in ``convert``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """The arrays of one data set as they were read, before any check of what they hold.
+
+    Arrays of examples are integer images (N, H, W) or (N, H, W, C), or float vectors (N, D).
+    """
+
+    name: str
+    """A short name for reports and messages: the built-in's, the folder's or the file's."""
+    train_x: Array
+    train_labels: Array | None = None
+    test_x: Array | None = None
+    """The test split that comes with the data; None has one held out."""
+    test_labels: Array | None = None
+    levels: int | None = None
+    """The number of values an integer entry can take, where the source states it."""
+
+    def __post_init__(self) -> None:
+        assert self.test_x is not None or self.test_labels is None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of source: how to recognise it and how to read it."""
+
+    expects: str
+    """What it is, in words that complete "a source is …"."""
+    matches: Callable[[str], bool]
+    """Whether a source string is of this kind; the first kind that says so reads it."""
+    read: Callable[[str], Raw]
+    """Read it. Raises ``ValueError`` for contents that are not what they should be."""

@@ -1,0 +1,368 @@
+"""Denoising diffusion: the chain with a fixed Gaussian q and latents of the data's shape (Ho et al. 2020).
+
+    q(z_t|x)           = N( √ᾱ_t u, (1 − ᾱ_t) I )             closed form; u is x scaled to the network's units
+    q(z_{t−1}|z_t, x)  = N( c_0 u + c_t z_t, β̃_t I )          ``schedules.posterior``
+    p(z_{t−1}|z_t)     = N( c_0 û + c_t z_t, σ_t² I )          û = û(z_t, t), from the network
+    p(x|z_1)           = the same normal at t = 1 (mean û), integrated over the data's levels
+
+    ELBO = E log p(x|z_1) − Σ_{t=2..T} E KL( q(z_{t−1}|z_t,x) ‖ p(z_{t−1}|z_t) ) − KL( q(z_T|x) ‖ N(0,I) )
+
+The network predicts one of four targets, each an affine function of the others given z_t:
+noise ε with z_t = √ᾱ_t u + √(1 − ᾱ_t) ε; data u; mean c_0 u + c_t z_t; velocity √ᾱ_t ε − √(1 − ᾱ_t) u.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, kl_divergence
+
+from ancestral import checks
+from ancestral.chain import Features, MarginalChain, final_value
+from ancestral.distributions import (
+    DiagonalNormal,
+    DiscretizedNormal,
+    full_precision,
+    standard_normal,
+    sum_event,
+)
+from ancestral.elbo import Loss
+from ancestral.scaling import Scaling
+from ancestral.schedules import Posterior, Schedule, log_snr, posterior, strided
+from ancestral.spec import DataSpec
+
+PREDICTIONS = ("noise", "data", "mean", "velocity")
+VARIANCES = ("beta", "posterior", "learned")
+LOSSES = ("simple", "vlb", "min-snr", "hybrid")
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """The closed forms at one level per example, (n, 1, …), in the dtype of z."""
+
+    signal: Tensor
+    """√ᾱ_t."""
+    noise: Tensor
+    """√(1 − ᾱ_t)."""
+    c0: Tensor
+    ct: Tensor
+    """The posterior's mean is c0 u + ct z_t."""
+    log_variance: tuple[Tensor, Tensor]
+    """log β̃ and log β: the ends of the reverse variance."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says at (z_t, t): its own target, and the reverse law that follows."""
+
+    target: Tensor
+    """The predicted target, (n, …)."""
+    data: Tensor
+    """û, the prediction of the scaled data."""
+    mean: Tensor
+    """c_0 û + c_t z_t."""
+    sigma: Tensor
+    """σ_t, broadcast to (n, …)."""
+
+
+class DDPM(MarginalChain):
+    """x ← z_1 ← … ← z_T with fixed noising and learned denoising.
+
+    ``network(z, time)`` takes z (n, *shape) and time = t / T in (0, 1], (n,), and returns (n, *shape);
+    with ``variance="learned"`` twice as many channels, the second half saying where log σ_t² lies
+    between log β̃_t and log β_t (Nichol & Dhariwal 2021, eq. 15). ``variance`` "beta" and "posterior" are
+    the two ends. At t = 1 β̃ is 0: β_1 stands in for it, and β̃_2 for the lower end of "learned" (ibid.).
+
+    ``loss``: "simple" is E‖target − prediction‖², the notes' (Ho et al. 2020, eq. 14, for noise); "vlb" is
+    the exact −ELBO from one t; "min-snr" weighs the simple loss by min(SNR, gamma) in units of data error
+    (Hang et al. 2023); "hybrid" is simple + ``vlb_weight`` · vlb with the mean held fixed in the latter
+    (Nichol & Dhariwal 2021, eq. 16), the way to learn the variance beside the simple loss.
+    """
+
+    log_alpha_bar: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        schedule: Schedule,
+        scaling: Scaling,
+        spec: DataSpec,
+        prediction: str = "noise",
+        variance: str = "posterior",
+        loss: str = "simple",
+        gamma: float = 5.0,
+        vlb_weight: float = 0.001,
+    ) -> None:
+        super().__init__(schedule.T, spec)
+        checks.one_of("prediction", prediction, PREDICTIONS)
+        checks.one_of("variance", variance, VARIANCES)
+        checks.one_of("loss", loss, LOSSES)
+        checks.number("gamma", gamma, above=0.0)
+        checks.number("vlb_weight", vlb_weight, above=0.0)
+        if variance == "learned" and loss in ("simple", "min-snr"):
+            raise ValueError(
+                f"variance is 'learned' and loss is {loss!r}, which gives it no gradient. Use loss "
+                "'hybrid' or 'vlb', or variance 'beta' or 'posterior'."
+            )
+        if loss == "hybrid" and variance != "learned":
+            raise ValueError(
+                f"loss is 'hybrid' and variance is {variance!r}: its second part only trains a learned "
+                "variance. Use variance 'learned', or loss 'simple'."
+            )
+        self.network = network
+        self.scaling = scaling
+        self.schedule = schedule
+        self.prediction = prediction
+        self.variance = variance
+        self.loss = loss
+        self.gamma = gamma
+        self.vlb_weight = vlb_weight
+        self.register_buffer("log_alpha_bar", schedule.log_alpha_bar.clone(), persistent=False)
+
+    @property
+    def loss_name(self) -> str:
+        """What ``training_loss`` is called in reports."""
+        names = {
+            "simple": f"simple (squared error of {self.prediction})",
+            "vlb": "negative ELBO (exact VLB, one t)",
+            "min-snr": f"min-SNR-{self.gamma:g} (squared error of {self.prediction})",
+            "hybrid": f"simple (squared error of {self.prediction}) + {self.vlb_weight:g} VLB",
+        }
+        return names[self.loss]
+
+    # q: fixed, closed-form -------------------------------------------------------------------------
+
+    def features(self, x: Tensor) -> Tensor:
+        """u, the data in the network's units."""
+        return self.scaling(x)
+
+    def q_marginal(self, h: Features, t: Tensor | int) -> DiagonalNormal:
+        """q(z_t|x) = N( √ᾱ_t u, (1 − ᾱ_t) I )  (Ho et al. 2020, eq. 4)."""
+        k = self.coefficients(h, t)
+        return DiagonalNormal(k.signal * h, k.noise)
+
+    def q_top(self, h: Features) -> DiagonalNormal:
+        """q(z_T|x)."""
+        return self.q_marginal(h, self.T)
+
+    def q_step(self, state: Any, h: Features, t: int | Tensor) -> DiagonalNormal:
+        """q(z_{t−1}|z_t, x), t ≥ 2  (Ho et al. 2020, eq. 6–7)."""
+        k = self.coefficients(h, t)
+        return DiagonalNormal(k.c0 * h + k.ct * state, (0.5 * k.log_variance[0]).exp())
+
+    # p: learned ------------------------------------------------------------------------------------
+
+    def p_top(self, n: int) -> DiagonalNormal:
+        """p(z_T) = N(0, I)."""
+        return standard_normal(n, self.spec.shape, self.scaling.shift)
+
+    def p_step(self, state: Any, t: int | Tensor) -> Distribution:
+        """p(z_{t−1}|z_t), or p(x|z_1) for t = 1. As a tensor, t is one level ≥ 2 per example."""
+        return self.reverse(state, t)
+
+    def reverse(self, z: Tensor, t: int | Tensor, s: int | None = None) -> Distribution:
+        """p(z_s|z_t) for a level s < t (t − 1 when left out), or p(x|z_t) for s = 0.
+
+        With s < t − 1 this is the model on a strided subset of its levels: a sampler, whose p is not the
+        one the ELBO is of.
+        """
+        predicted = self.predict(z, t, s)
+        ends = t == 1 if s is None else s == 0
+        if isinstance(ends, bool) and ends:
+            return self.data_law(predicted)
+        return DiagonalNormal(predicted.mean, predicted.sigma)
+
+    def data_law(self, predicted: Prediction) -> Distribution:
+        """p(x|z_1): the reverse law at t = 1, over the data's levels (Ho et al. 2020, eq. 13) or their units."""
+        if self.spec.levels is not None:
+            return DiscretizedNormal(predicted.data, predicted.sigma, self.spec.levels)
+        return DiagonalNormal(self.scaling.inverse(predicted.data), predicted.sigma * self.scaling.scale)
+
+    def predict(self, z: Tensor, t: int | Tensor, s: int | None = None) -> Prediction:
+        """The network's prediction at (z_t, t), and the reverse law to level s (t − 1 when left out)."""
+        k = self.coefficients(z, t, s)
+        time = (self._levels(z, t) / self.T).to(z.dtype)
+        out = full_precision(self.network(z, time))
+        expected = (len(z), (2 if self.variance == "learned" else 1) * z.shape[1], *z.shape[2:])
+        assert out.shape == expected, f"the network gave {tuple(out.shape)}, expected {expected}"
+        low, high = k.log_variance
+        if self.variance == "learned":
+            out, raw = out.chunk(2, dim=1)
+            share = torch.sigmoid(raw)
+            log_variance = low + share * (high - low)
+        else:
+            log_variance = low if self.variance == "posterior" else high
+        # The network's target is of the step t → t − 1 also where a sampler goes further down.
+        data = self.to_data(out, z, k if s is None else self.coefficients(z, t))
+        return Prediction(
+            target=out,
+            data=data,
+            mean=k.c0 * data + k.ct * z,
+            sigma=(0.5 * log_variance).exp().expand_as(z),
+        )
+
+    # The four targets, each into the data and back ---------------------------------------------------
+
+    def to_data(self, target: Tensor, z: Tensor, k: Coefficients) -> Tensor:
+        """û from a predicted target at z_t: exact, for each of the four."""
+        if self.prediction == "noise":
+            return (z - k.noise * target) / k.signal
+        if self.prediction == "velocity":
+            return k.signal * z - k.noise * target
+        if self.prediction == "mean":
+            return (target - k.ct * z) / k.c0
+        return target
+
+    def from_data(self, data: Tensor, z: Tensor, k: Coefficients) -> Tensor:
+        """The target that belongs to u = ``data`` at z_t: the inverse of ``to_data``."""
+        if self.prediction == "noise":
+            return (z - k.signal * data) / k.noise
+        if self.prediction == "velocity":
+            return (k.signal * z - data) / k.noise
+        if self.prediction == "mean":
+            return k.c0 * data + k.ct * z
+        return data
+
+    # Training ----------------------------------------------------------------------------------------
+
+    def training_loss(self, x: Tensor) -> Loss:
+        """The named loss at one level per example.
+
+        The levels of a batch are spread evenly over 1 … T from one random offset, so that each is
+        uniform and their average varies less (Kingma et al. 2021, appendix I.1).
+        """
+        u, n = self.features(x), len(x)
+        offset = torch.rand((), device=x.device)
+        spread = (torch.arange(n, device=x.device) + offset) / n
+        t = (spread * self.T).long().clamp(max=self.T - 1) + 1
+        k = self.coefficients(u, t)
+        eps = torch.randn_like(u)
+        z = k.signal * u + k.noise * eps
+        predicted = self.predict(z, t)
+        if self.loss == "vlb":
+            return self._vlb(x, u, z, t, predicted)
+        target = self.from_data(u, z, k)
+        error = sum_event((target - predicted.target).square())
+        simple = (self.weight(k) * error if self.loss == "min-snr" else error).mean()
+        terms = {self.loss if self.loss == "min-snr" else "simple": simple.detach()}
+        if self.loss == "simple" or self.loss == "min-snr":
+            return Loss(simple, terms)
+        held = Prediction(
+            predicted.target.detach(), predicted.data.detach(), predicted.mean.detach(), predicted.sigma
+        )
+        vlb = self._vlb(x, u, z, t, held)
+        return Loss(simple + self.vlb_weight * vlb.value, {**terms, **vlb.terms})
+
+    def _vlb(self, x: Tensor, u: Tensor, z: Tensor, t: Tensor, predicted: Prediction) -> Loss:
+        """−ELBO from one level per example: T times its term (t = 1: reconstruction), plus prior matching."""
+        first = t == 1
+        # At t = 1 the posterior is a point, its KL is not asked for: a level with a finite one stands in.
+        q = self.q_step(z, u, t.clamp(min=min(2, self.T)))
+        matching = kl_divergence(q, DiagonalNormal(predicted.mean, predicted.sigma))
+        reconstruction = -self.data_law(predicted).log_prob(x)
+        zero = torch.zeros_like(matching)
+        reconstruction = self.T * torch.where(first, reconstruction, zero).mean()
+        matching = self.T * torch.where(first, zero, matching).mean()
+        prior = kl_divergence(self.q_top(u), self.p_top(len(x))).mean()
+        return Loss(
+            reconstruction + matching + prior,
+            {
+                "reconstruction": reconstruction.detach(),
+                "matching": matching.detach(),
+                "prior": prior.detach(),
+            },
+        )
+
+    def weight(self, k: Coefficients) -> Tensor:
+        """min(SNR, gamma) per squared error of the data, in the units of the target's error, (n,)."""
+        snr = (k.signal / k.noise).square()
+        per_data_error = {
+            "data": torch.ones_like(snr),
+            "noise": snr,
+            "velocity": 1.0 / k.noise.square(),
+            "mean": k.c0.square(),
+        }[self.prediction]
+        return (snr.clamp(max=self.gamma) / per_data_error).flatten()
+
+    # Sampling ------------------------------------------------------------------------------------------
+
+    def generate(self, n: int, *, steps: int | None = None) -> Iterator[tuple[int, Tensor | Distribution]]:
+        """Ancestral sampling over ``steps`` of the T levels (all when left out), evenly spread."""
+        times = strided(self.T, self.T if steps is None else steps)
+        z = self.p_top(n).sample()
+        yield times[0], z
+        for t, s in zip(times, [*times[1:], 0], strict=True):
+            law = self.reverse(z, t, s)
+            if s == 0:
+                yield 0, law
+            else:
+                z = law.sample()
+                yield s, z
+
+    @torch.no_grad()
+    def sample(self, n: int, *, final: str = "draw", steps: int | None = None) -> Tensor:
+        """n examples, (n, *shape): see ``Chain.sample``; ``steps`` as in ``generate``."""
+        _, samples = self.trajectory(n, final=final, steps=steps, frames=1)
+        return samples[-1]
+
+    @torch.no_grad()
+    def trajectory(
+        self, n: int, *, final: str = "draw", steps: int | None = None, frames: int = 10
+    ) -> tuple[list[int], list[Tensor]]:
+        """Ancestral sampling with ``frames`` of its states kept: their levels, and each (n, *shape).
+
+        The last frame is level 0, the sample; the others are z_t mapped to the data's units.
+        """
+        checks.integer("n", n, low=1)
+        checks.integer("frames", frames, low=1)
+        total = (self.T if steps is None else steps) + 1
+        kept = {round(i * (total - 1) / (frames - 1)) for i in range(frames)} if frames > 1 else set()
+        levels, states = [], []
+        for index, (t, state) in enumerate(self.generate(n, steps=steps)):
+            if isinstance(state, Distribution):
+                levels.append(t)
+                states.append(final_value(state, final))
+            elif index in kept:
+                levels.append(t)
+                states.append(self.scaling.inverse(state))
+        return levels, states
+
+    # Closed forms at given levels ----------------------------------------------------------------------
+
+    def coefficients(self, like: Tensor, t: int | Tensor, s: int | None = None) -> Coefficients:
+        """The closed forms at level t (a number, or one per example) and below it s, shaped for ``like``."""
+        levels = self._levels(like, t)
+        bar_t = self.log_alpha_bar[levels]
+        bar_s = self.log_alpha_bar[levels - 1 if s is None else torch.full_like(levels, s)]
+        law: Posterior = posterior(bar_s, bar_t)
+        lower = law.variance
+        if self.variance == "learned" and self.T > 1:
+            second = posterior(self.log_alpha_bar[1], self.log_alpha_bar[2]).variance
+            lower = torch.where(levels == 1, torch.minimum(second, law.step_variance), lower)
+        # β̃ is 0 where a step ends at the data: no law has variance 0, so β stands in.
+        lower = torch.where(lower > 0, lower, law.step_variance)
+
+        def shaped(values: Tensor) -> Tensor:
+            return values.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+
+        return Coefficients(
+            signal=shaped((0.5 * bar_t).exp()),
+            noise=shaped((-torch.expm1(bar_t)).sqrt()),
+            c0=shaped(law.c0),
+            ct=shaped(law.ct),
+            log_variance=(shaped(lower.log()), shaped(law.step_variance.log())),
+        )
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log SNR at levels t ≥ 1, float64."""
+        return log_snr(self.log_alpha_bar[t])
+
+    def _levels(self, like: Tensor, t: int | Tensor) -> Tensor:
+        if isinstance(t, Tensor):
+            return t
+        return torch.full((len(like),), t, dtype=torch.long, device=like.device)

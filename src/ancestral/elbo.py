@@ -1,0 +1,107 @@
+"""What a chain's bound and loss consist of: the terms of the ELBO, and the losses made from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ancestral import checks
+
+
+@dataclass(frozen=True)
+class Elbo:
+    """The evidence lower bound of n examples, split into its terms: costs, in nats, per example.
+
+    The terms are single-path estimates or averages of several; each is unbiased, so any sum or mean of
+    them is. A matching entry of a level that a sampled estimate did not visit is 0, and those visited
+    are weighted up to make the column's mean right.
+    """
+
+    reconstruction: Tensor
+    """−log p(x|z_1), shape (n,)."""
+    matching: Tensor
+    """KL( q(z_{t−1}|z_t,x) ‖ p(z_{t−1}|z_t) ) for t = 2 … T, shape (n, T − 1)."""
+    prior: Tensor
+    """KL( q(z_T|x) ‖ p(z_T) ), shape (n,)."""
+    dims: int
+    """D, the number of entries of one example."""
+    discrete: bool
+    """Whether p(x|z_1) is a law over the integers that the data really are."""
+
+    @property
+    def total(self) -> Tensor:
+        """The bound itself in nats, shape (n,): a lower bound on log p(x), larger is better."""
+        return -(self.reconstruction + self.matching.sum(dim=1) + self.prior)
+
+    @property
+    def bits_per_dim(self) -> Tensor:
+        """−total / (D ln 2), shape (n,), a code length; smaller is better.
+
+        Raises ``ValueError`` where p(x|z_1) is a density: a density has no code length.
+        """
+        if not self.discrete:
+            raise ValueError(
+                "bits_per_dim of a density: it exists only for integer data with a likelihood over "
+                "their levels. Use `total`, in nats, or a discretized likelihood."
+            )
+        return -self.total / (self.dims * math.log(2.0))
+
+    def detach(self) -> Elbo:
+        """The same numbers without their graph."""
+        return replace(
+            self,
+            reconstruction=self.reconstruction.detach(),
+            matching=self.matching.detach(),
+            prior=self.prior.detach(),
+        )
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What one training step minimises, and the parts it is made of."""
+
+    value: Tensor
+    """A scalar, the mean over the batch, in the units of nats per example."""
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    """Detached scalars to log, by name."""
+
+
+@dataclass(frozen=True)
+class Reweighting:
+    """How a training loss departs, openly, from −ELBO; the reported ELBO never does.
+
+    ``beta`` multiplies every KL (Higgins et al. 2017, β-VAE). ``free_bits`` is the number of nats per
+    level below which that level's batch-mean KL costs nothing less (Kingma et al. 2016, eq. 15).
+    """
+
+    beta: float = 1.0
+    free_bits: float = 0.0
+
+    def __post_init__(self) -> None:
+        checks.number("beta", self.beta, low=0.0)
+        checks.number("free_bits", self.free_bits, low=0.0)
+
+    @property
+    def name(self) -> str:
+        """What reports call a loss with these weights."""
+        parts = [f"beta = {self.beta:g}"] if self.beta != 1.0 else []
+        parts += [f"free bits = {self.free_bits:g} nats"] if self.free_bits else []
+        return "negative ELBO" + (f", re-weighted ({', '.join(parts)})" if parts else "")
+
+    def loss(self, elbo: Elbo) -> Loss:
+        """The batch mean of −ELBO with these weights, and its terms without them."""
+        levels = torch.cat([elbo.matching, elbo.prior[:, None]], dim=1).mean(dim=0)
+        charged = levels.clamp(min=self.free_bits) if self.free_bits > 0 else levels
+        reconstruction = elbo.reconstruction.mean()
+        detached = levels.detach()
+        return Loss(
+            value=reconstruction + self.beta * charged.sum(),
+            terms={
+                "reconstruction": reconstruction.detach(),
+                "matching": detached[:-1].sum(),
+                "prior": detached[-1],
+            },
+        )

@@ -1,0 +1,153 @@
+"""The last law of a chain, p(x|z_1): from a decoder's output to a law over the data.
+
+A likelihood reads ``per_entry`` numbers for each entry of x: decoder output (n, per_entry · C, H, W) or
+(n, per_entry · D), in that order of blocks, so that a plain convolution or linear layer can give it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ancestral import checks
+from ancestral.distributions import (
+    Bernoulli,
+    DiagonalNormal,
+    DiscretizedLogistic,
+    DiscretizedNormal,
+    full_precision,
+    soft_clamp,
+)
+from ancestral.scaling import Scaling
+from ancestral.spec import DataSpec
+
+SIGMAS = ("fixed", "shared", "per-pixel", "predicted")
+"""Where sigma comes from: a given number, one learned number, one learned number for each entry of x,
+or a second output of the decoder for each entry of each example."""
+
+
+class Likelihood(nn.Module, ABC):
+    """p(x|z_1) as a function of the decoder's output."""
+
+    per_entry: int
+    """How many numbers of the decoder's output it reads for one entry of x."""
+    discrete: bool
+    """Whether it is a law over integers."""
+
+    @abstractmethod
+    def forward(self, out: Tensor) -> Distribution:
+        """The law of x, batch (n,), given the decoder's output."""
+
+
+class BernoulliLikelihood(Likelihood):
+    """Each entry 0 or 1, with the decoder's output as logits. The data must have 2 levels."""
+
+    per_entry = 1
+    discrete = True
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        if spec.levels != 2:
+            kind = "real-valued" if spec.levels is None else f"integers of {spec.levels} levels"
+            raise ValueError(
+                f"a Bernoulli likelihood on {kind} data: it needs 2 levels. Binarise the data "
+                "(--binarize dynamic or threshold), or choose another likelihood."
+            )
+        self.shape = spec.shape
+
+    def forward(self, out: Tensor) -> Distribution:
+        """Bernoulli(sigmoid(out))."""
+        return Bernoulli(full_precision(out).reshape(-1, *self.shape))
+
+
+class ScaleLikelihood(Likelihood):
+    """A likelihood with a mean from the decoder and a sigma from one of four places (``SIGMAS``).
+
+    ``value`` is sigma itself for "fixed" and its starting value for "shared" and "per-pixel", in the
+    network's units (the data scaled to [−1, 1] or to unit variance).
+    """
+
+    def __init__(
+        self, spec: DataSpec, scaling: Scaling, *, sigma: str = "predicted", value: float = 0.3
+    ) -> None:
+        super().__init__()
+        checks.one_of("sigma", sigma, SIGMAS)
+        checks.number("the value of sigma", value, above=0.0)
+        self.shape = spec.shape
+        self.scaling = scaling
+        self.sigma = sigma
+        self.per_entry = 2 if sigma == "predicted" else 1
+        start = torch.full(spec.shape if sigma == "per-pixel" else (), math.log(value))
+        if sigma in ("shared", "per-pixel"):
+            self.log_sigma = nn.Parameter(start)
+        else:
+            # For "predicted" this is where the decoder's second output starts from.
+            self.register_buffer("log_sigma", start)
+
+    def mean_and_sigma(self, out: Tensor) -> tuple[Tensor, Tensor]:
+        """Both in the network's units, (n, *shape) or broadcast to it."""
+        out = full_precision(out).reshape(-1, self.per_entry, *self.shape)
+        log_sigma: Tensor = self.log_sigma
+        if self.sigma == "predicted":
+            log_sigma = log_sigma + soft_clamp(out[:, 1], 8.0)
+        # A leading axis, so that the batch is (n,) also where sigma is a single number.
+        return out[:, 0], log_sigma.exp().expand(len(out), *self.shape)
+
+
+class GaussianLikelihood(ScaleLikelihood):
+    """N(D(z), sigma²) for each entry, a density in the data's own units (the notes' decoder)."""
+
+    discrete = False
+
+    def forward(self, out: Tensor) -> Distribution:
+        """The normal law of x, in the data's units."""
+        mean, sigma = self.mean_and_sigma(out)
+        return DiagonalNormal(self.scaling.inverse(mean), sigma * self.scaling.scale)
+
+
+class DiscretizedGaussianLikelihood(ScaleLikelihood):
+    """The normal law integrated over the bins of the data's levels."""
+
+    discrete = True
+
+    def __init__(
+        self, spec: DataSpec, scaling: Scaling, *, sigma: str = "predicted", value: float = 0.3
+    ) -> None:
+        super().__init__(spec, scaling, sigma=sigma, value=value)
+        self.levels = needs_levels("discretized-gaussian", spec)
+
+    def forward(self, out: Tensor) -> Distribution:
+        """The law over 0 … levels − 1."""
+        mean, sigma = self.mean_and_sigma(out)
+        return DiscretizedNormal(mean, sigma, self.levels)
+
+
+class DiscretizedLogisticLikelihood(ScaleLikelihood):
+    """The logistic law integrated over the bins of the data's levels; sigma is its scale."""
+
+    discrete = True
+
+    def __init__(
+        self, spec: DataSpec, scaling: Scaling, *, sigma: str = "predicted", value: float = 0.2
+    ) -> None:
+        super().__init__(spec, scaling, sigma=sigma, value=value)
+        self.levels = needs_levels("discretized-logistic", spec)
+
+    def forward(self, out: Tensor) -> Distribution:
+        """The law over 0 … levels − 1."""
+        mean, sigma = self.mean_and_sigma(out)
+        return DiscretizedLogistic(mean, sigma, self.levels)
+
+
+def needs_levels(name: str, spec: DataSpec) -> int:
+    """The number of levels of integer data; real-valued data are refused with the remedy."""
+    if spec.levels is None:
+        raise ValueError(
+            f"a {name} likelihood on real-valued data: it needs integers. Choose gaussian, or give "
+            "integer data."
+        )
+    return spec.levels

@@ -1,0 +1,8 @@
+"""Networks as plain maps of tensors: they know no chain, no schedule, no data and no options file."""
+
+from ancestral.networks.conv import ConvDecoder, ConvEncoder
+from ancestral.networks.mlp import MLP
+from ancestral.networks.time import TimeEmbedding, TimeMLP
+from ancestral.networks.unet import UNet
+
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "TimeEmbedding", "TimeMLP", "UNet"]

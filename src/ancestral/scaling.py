@@ -1,0 +1,51 @@
+"""The fixed affine map between the data's own units and the network's: about [−1, 1] or unit variance."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ancestral.spec import DataSpec
+
+
+class Scaling(nn.Module):
+    """u = (x − shift) / scale, with buffers that travel with the weights.
+
+    Integers 0 … levels − 1 go to [−1, 1]; real vectors are standardised with the statistics of the
+    training data (``fit``). A likelihood undoes it inside its law, so that densities are in the data's
+    own units and no Jacobian is left over.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        if spec.levels is None:
+            shift, scale = torch.zeros(spec.shape), torch.ones(spec.shape)
+        else:
+            half = torch.tensor((spec.levels - 1) / 2.0)
+            shift, scale = half, half.clone()
+        self.register_buffer("shift", shift)
+        self.register_buffer("scale", scale)
+        self.levels = spec.levels
+
+    def fit(self, x: Tensor) -> Scaling:
+        """Standardise real data x, (n, *shape), entry by entry; integers keep their fixed map.
+
+        An entry that never varies in x is shifted only. Returns itself.
+        """
+        if self.levels is None:
+            mean, std = x.double().mean(dim=0), x.double().std(dim=0, unbiased=False)
+            std = torch.where(std > 1e-12 * (1.0 + mean.abs()), std, torch.ones_like(std))
+            self.shift.copy_(mean)
+            self.scale.copy_(std)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From the data's units to the network's, as floating point."""
+        return (x.to(self.shift.dtype) - self.shift) / self.scale
+
+    def inverse(self, u: Tensor) -> Tensor:
+        """From the network's units back to the data's."""
+        return u * self.scale + self.shift

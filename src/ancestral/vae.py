@@ -1,0 +1,91 @@
+"""The variational autoencoder: the chain with one latent level (Kingma & Welling 2014).
+
+q(z|x) = N( mu(x), sigma²(x) I )       encoder
+p(z)   = N( 0, I )                     prior
+p(x|z) = likelihood of decoder(z)      decoder
+
+ELBO = E_q[ log p(x|z) ] − KL( q(z|x) ‖ p(z) )
+z = mu + sigma · ε, ε ~ N(0, I)        the reparameterisation, in ``DiagonalNormal.rsample``
+KL = ½ Σ ( mu² + sigma² − 1 − log sigma² )      in closed form
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ancestral import checks
+from ancestral.chain import Chain, Features
+from ancestral.distributions import gaussian, standard_normal
+from ancestral.elbo import Reweighting
+from ancestral.likelihoods import Likelihood
+from ancestral.scaling import Scaling
+from ancestral.spec import DataSpec
+
+
+class VAE(Chain):
+    """x ← z, with a Gaussian encoder and any likelihood as decoder.
+
+    ``encoder`` maps the scaled data (n, *shape) to (n, 2 · latent_dims), mu and log sigma; ``decoder``
+    maps z (n, latent_dims) to what ``likelihood`` reads. ``reweighting`` changes the
+    training loss only, and ``training_samples`` is the number of Monte Carlo draws in it.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        *,
+        likelihood: Likelihood,
+        scaling: Scaling,
+        spec: DataSpec,
+        latent_dims: int,
+        reweighting: Reweighting = Reweighting(),  # noqa: B008
+        training_samples: int = 1,
+    ) -> None:
+        super().__init__(1, spec, reweighting=reweighting, training_samples=training_samples)
+        checks.integer("latent_dims", latent_dims, low=1)
+        self.encoder = encoder
+        self.decoder = decoder
+        self.likelihood = likelihood
+        self.scaling = scaling
+        self.latent_dims = latent_dims
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the likelihood is a law over integers."""
+        return self.likelihood.discrete
+
+    def features(self, x: Tensor) -> Tensor:
+        """mu and log sigma of q(z|x), (n, 2 · latent_dims)."""
+        out: Tensor = self.encoder(self.scaling(x))
+        return out
+
+    def q_top(self, h: Features) -> Distribution:
+        """q(z|x), the encoder's law."""
+        return gaussian(h)
+
+    def p_top(self, n: int) -> Distribution:
+        """p(z) = N(0, I)."""
+        return standard_normal(n, (self.latent_dims,), self.scaling.shift)
+
+    def p_step(self, state: Any, t: int) -> Distribution:
+        """p(x|z), the decoder's law; the only step there is, t = 1."""
+        return self.decode(state)
+
+    def encode(self, x: Tensor) -> Distribution:
+        """q(z|x) of data (n, *shape)."""
+        return self.q_top(self.features(x))
+
+    def decode(self, z: Tensor) -> Distribution:
+        """p(x|z) of latents (n, latent_dims); its ``mean`` is the notes' D(z)."""
+        law: Distribution = self.likelihood(self.decoder(z))
+        return law
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The mean of p(x|z) at z = mu(x): (n, *shape), in the data's units."""
+        return self.decode(self.encode(x).mean).mean
