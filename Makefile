@@ -35,7 +35,7 @@ bench: $(BENCH_VENV)/.installed-bench ## time VAE training beside a bare loop an
 
 clean: ## remove caches and build outputs; environments and runs stay
 	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call install,ENVIRONMENT,EXTRAS,STAMPS). An environment without a stamp is one whose installation
 # never ended: it is begun anew. One with a stamp is brought up to date.

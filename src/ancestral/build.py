@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from ancestral.chain import Chain
@@ -49,7 +52,11 @@ def build_chain(config: ModelConfig, spec: DataSpec, *, train: Tensor | None = N
     if isinstance(config, VAEConfig):
         return _vae(config, spec, scaling)
     if isinstance(config, HVAEConfig):
-        return _ladder(config, spec, scaling) if config.posterior == "top-down" else _markov(config, spec, scaling)
+        return (
+            _ladder(config, spec, scaling)
+            if config.posterior == "top-down"
+            else _markov(config, spec, scaling)
+        )
     return _ddpm(config, spec, scaling)
 
 
@@ -64,15 +71,16 @@ def build_likelihood(config: LikelihoodConfig, spec: DataSpec, scaling: Scaling)
     sigma = config.sigma
     if sigma == "auto":
         sigma = "per-pixel" if spec.levels is None else "predicted"
-    law = {
-        "gaussian": GaussianLikelihood,
-        "discretized-gaussian": DiscretizedGaussianLikelihood,
-        "discretized-logistic": DiscretizedLogisticLikelihood,
-    }[kind]
-    return law(spec, scaling, sigma=sigma, value=config.value)
+    if kind == "gaussian":
+        return GaussianLikelihood(spec, scaling, sigma=sigma, value=config.value)
+    if kind == "discretized-gaussian":
+        return DiscretizedGaussianLikelihood(spec, scaling, sigma=sigma, value=config.value)
+    return DiscretizedLogisticLikelihood(spec, scaling, sigma=sigma, value=config.value)
 
 
-def _encoder(config: VAEConfig | HVAEConfig, spec: DataSpec, out: int, *, hidden: tuple[int, ...], conv: bool) -> nn.Module:
+def _encoder(
+    config: VAEConfig | HVAEConfig, spec: DataSpec, out: int, *, hidden: tuple[int, ...], conv: bool
+) -> nn.Module:
     if conv:
         channels, height, width = spec.shape
         return ConvEncoder(channels, (height, width), out, width=config.width, dropout=config.dropout)
@@ -80,11 +88,19 @@ def _encoder(config: VAEConfig | HVAEConfig, spec: DataSpec, out: int, *, hidden
 
 
 def _decoder(
-    config: VAEConfig | HVAEConfig, spec: DataSpec, latent: int, *, per_entry: int, hidden: tuple[int, ...], conv: bool
+    config: VAEConfig | HVAEConfig,
+    spec: DataSpec,
+    latent: int,
+    *,
+    per_entry: int,
+    hidden: tuple[int, ...],
+    conv: bool,
 ) -> nn.Module:
     if conv:
         channels, height, width = spec.shape
-        return ConvDecoder(latent, per_entry * channels, (height, width), width=config.width, dropout=config.dropout)
+        return ConvDecoder(
+            latent, per_entry * channels, (height, width), width=config.width, dropout=config.dropout
+        )
     return _mlp(config, latent, per_entry * spec.dims, hidden[::-1])
 
 
@@ -125,8 +141,8 @@ def _markov(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> MarkovHVAE:
     return MarkovHVAE(
         _encoder(config, spec, 2 * dims[0], hidden=config.hidden, conv=conv),
         _decoder(config, spec, dims[0], per_entry=likelihood.per_entry, hidden=config.hidden, conv=conv),
-        ups=[_mlp(config, low, 2 * high, config.hidden) for low, high in zip(dims, dims[1:], strict=False)],
-        downs=[_mlp(config, high, 2 * low, config.hidden) for low, high in zip(dims, dims[1:], strict=False)],
+        ups=[_mlp(config, low, 2 * high, config.hidden) for low, high in itertools.pairwise(dims)],
+        downs=[_mlp(config, high, 2 * low, config.hidden) for low, high in itertools.pairwise(dims)],
         likelihood=likelihood,
         scaling=scaling,
         spec=spec,
@@ -168,12 +184,12 @@ def _ladder(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> LadderHVAE:
 
 
 def _ddpm(config: DDPMConfig, spec: DataSpec, scaling: Scaling) -> DDPM:
-    schedule = {
+    schedules: dict[str, Callable[[int], Schedule]] = {
         "linear": Schedule.linear,
         "cosine": Schedule.cosine,
         "sigmoid": Schedule.sigmoid,
         "log-linear": Schedule.log_linear,
-    }[config.schedule](config.T)
+    }
     outputs = 2 if config.variance == "learned" else 1
     network: nn.Module
     if spec.is_image:
@@ -194,7 +210,7 @@ def _ddpm(config: DDPMConfig, spec: DataSpec, scaling: Scaling) -> DDPM:
         )
     return DDPM(
         network,
-        schedule=schedule,
+        schedule=schedules[config.schedule](config.T),
         scaling=scaling,
         spec=spec,
         prediction=config.prediction,

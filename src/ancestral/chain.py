@@ -233,11 +233,13 @@ class Chain(nn.Module, ABC):
         0 … levels − 1; a mean need not be whole.
         """
         checks.integer("n", n, low=1)
-        last: Tensor | Distribution | None = None
-        for _, last in self.generate(n):
-            pass
-        assert isinstance(last, Distribution)
-        return final_value(last, final)
+        *_, (_, law) = self.generate(n)
+        assert isinstance(law, Distribution)
+        return final_value(law, final)
+
+    def preview(self, n: int) -> Tensor:
+        """n examples for a quick look while training: means of p(x|z_1), by whatever is cheap."""
+        return self.sample(n, final="mean")
 
 
 class BottomUpChain(Chain):

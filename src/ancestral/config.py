@@ -178,7 +178,7 @@ class DDPMConfig:
     gamma: float = 5.0
     """The cap of min-snr."""
     channels: tuple[int, ...] | None = None
-    """U-Net channels of each resolution, for images. By default 64 64 up to 15 pixels a side, 32 64 64 above."""
+    """U-Net channels of each resolution, for images. By default 64 64 below 16 pixels, 32 64 64 above."""
     blocks: int = 2
     """Residual blocks per resolution (images) or in all (vectors)."""
     attention: tuple[int, ...] = ()

@@ -1,6 +1,6 @@
-"""Denoising diffusion: the chain with a fixed Gaussian q and latents of the data's shape (Ho et al. 2020).
+"""Denoising diffusion: a fixed Gaussian q and latents of the data's shape (Ho et al. 2020).
 
-    q(z_t|x)           = N( √ᾱ_t u, (1 − ᾱ_t) I )             closed form; u is x scaled to the network's units
+    q(z_t|x)           = N( √ᾱ_t u, (1 − ᾱ_t) I )             closed form; u is x in the network's units
     q(z_{t−1}|z_t, x)  = N( c_0 u + c_t z_t, β̃_t I )          ``schedules.posterior``
     p(z_{t−1}|z_t)     = N( c_0 û + c_t z_t, σ_t² I )          û = û(z_t, t), from the network
     p(x|z_1)           = the same normal at t = 1 (mean û), integrated over the data's levels
@@ -178,7 +178,7 @@ class DDPM(MarginalChain):
         return DiagonalNormal(predicted.mean, predicted.sigma)
 
     def data_law(self, predicted: Prediction) -> Distribution:
-        """p(x|z_1): the reverse law at t = 1, over the data's levels (Ho et al. 2020, eq. 13) or their units."""
+        """p(x|z_1), the reverse law at t = 1, over the data's levels (Ho et al. 2020, eq. 13)."""
         if self.spec.levels is not None:
             return DiscretizedNormal(predicted.data, predicted.sigma, self.spec.levels)
         return DiagonalNormal(self.scaling.inverse(predicted.data), predicted.sigma * self.scaling.scale)
@@ -309,6 +309,10 @@ class DDPM(MarginalChain):
         """n examples, (n, *shape): see ``Chain.sample``; ``steps`` as in ``generate``."""
         _, samples = self.trajectory(n, final=final, steps=steps, frames=1)
         return samples[-1]
+
+    def preview(self, n: int) -> Tensor:
+        """n examples from at most 50 strided steps."""
+        return self.sample(n, final="mean", steps=min(self.T, 50))
 
     @torch.no_grad()
     def trajectory(

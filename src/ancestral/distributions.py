@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
 from torch.nn import functional as F
 
+Shape = torch.Size | list[int] | tuple[int, ...]
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
@@ -57,9 +58,11 @@ class DiagonalNormal(_Factorised):
         """The variance of each entry, (n, …)."""
         return self.scale.square().expand(self._extended_shape())
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:  # noqa: B008
         """loc + scale · ε with ε ~ N(0, I), the reparameterisation trick (Kingma & Welling 2014)."""
-        eps = torch.randn(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
+        eps = torch.randn(
+            self._extended_shape(torch.Size(sample_shape)), dtype=self.loc.dtype, device=self.loc.device
+        )
         return torch.addcmul(self.loc, self.scale, eps)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -110,9 +113,11 @@ class Bernoulli(_Factorised):
         """P(1) of each entry, (n, …)."""
         return torch.sigmoid(self.logits)
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:  # noqa: B008
         """Zeros and ones, (n, …), as integers of 8 bits."""
-        return torch.bernoulli(self.mean.expand(self._extended_shape(sample_shape))).to(torch.uint8)
+        return torch.bernoulli(self.mean.expand(self._extended_shape(torch.Size(sample_shape)))).to(
+            torch.uint8
+        )
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability, (n,)."""
@@ -177,9 +182,9 @@ class Discretized(_Factorised, ABC):
             total = total + self.log_cdf((self.loc - edge) / self.scale).exp()
         return total
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:  # noqa: B008
         """Integers, (n, …): a draw of the continuous law, put into its bin."""
-        shape = self._extended_shape(sample_shape)
+        shape = self._extended_shape(torch.Size(sample_shape))
         draw = self.loc + self.scale * self.standard_draw(self.loc.expand(shape))
         level = ((draw + 1.0) * (0.5 * (self.levels - 1))).round().clamp(0, self.levels - 1)
         return level.to(torch.uint8 if self.levels <= 256 else torch.int32)

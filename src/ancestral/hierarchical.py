@@ -58,9 +58,7 @@ class MarkovHVAE(BottomUpChain):
         reweighting: Reweighting = Reweighting(),  # noqa: B008
         training_samples: int = 1,
     ) -> None:
-        super().__init__(
-            len(latent_dims), spec, reweighting=reweighting, training_samples=training_samples
-        )
+        super().__init__(len(latent_dims), spec, reweighting=reweighting, training_samples=training_samples)
         at_least_two_levels(self.T)
         if not len(ups) == len(downs) == self.T - 1:
             raise ValueError(
@@ -142,9 +140,7 @@ class LadderHVAE(Chain):
         reweighting: Reweighting = Reweighting(),  # noqa: B008
         training_samples: int = 1,
     ) -> None:
-        super().__init__(
-            len(latent_shapes), spec, reweighting=reweighting, training_samples=training_samples
-        )
+        super().__init__(len(latent_shapes), spec, reweighting=reweighting, training_samples=training_samples)
         at_least_two_levels(self.T)
         if not len(posteriors) == len(top_downs) == len(priors) + 1 == self.T:
             raise ValueError(

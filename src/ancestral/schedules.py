@@ -6,7 +6,8 @@
 For two levels s < t, with α_{t|s} = ᾱ_t / ᾱ_s and β_{t|s} = 1 − α_{t|s} (s = t − 1 gives α_t and β_t),
 
     q(x_s|x_t, x_0) = N( c_0 x_0 + c_t x_t, β̃ I )                                   ibid., eq. 6–7
-    c_0 = √ᾱ_s β_{t|s} / (1 − ᾱ_t),   c_t = √α_{t|s} (1 − ᾱ_s) / (1 − ᾱ_t),   β̃ = β_{t|s} (1 − ᾱ_s) / (1 − ᾱ_t)
+    c_0 = √ᾱ_s β_{t|s} / (1 − ᾱ_t),   c_t = √α_{t|s} (1 − ᾱ_s) / (1 − ᾱ_t),
+    β̃ = β_{t|s} (1 − ᾱ_s) / (1 − ᾱ_t)
 
 Everything is kept as log ᾱ in float64, so that 1 − ᾱ_t and β_{t|s} have full relative precision at both
 ends of the schedule.
@@ -88,7 +89,7 @@ class Schedule:
 
     @staticmethod
     def from_log_alpha_bar(log_alpha_bar: Tensor, *, name: str, beta_max: float = 1.0) -> Schedule:
-        """A schedule through given log ᾱ_0 … log ᾱ_T, divided by its first entry, betas cut at ``beta_max``."""
+        """A schedule through log ᾱ_0 … log ᾱ_T over its first entry, betas cut at ``beta_max``."""
         betas = -torch.expm1(log_alpha_bar.diff())
         return Schedule(betas.clamp(max=beta_max), name=name)
 

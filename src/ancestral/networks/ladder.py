@@ -58,7 +58,7 @@ class Residual(nn.Module):
 
 
 def zero(layer: nn.Module) -> nn.Module:
-    """The layer with all its parameters set to 0: a block that starts as the identity or a law as its base."""
+    """The layer with all its parameters set to 0, so that its block starts as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

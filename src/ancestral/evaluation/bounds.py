@@ -1,0 +1,224 @@
+"""The ELBO of a data set, split into its terms, with error bars; and log p(x) by importance sampling."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ancestral import checks
+from ancestral.chain import Chain, MarginalChain
+from ancestral.elbo import Elbo
+from ancestral.randomness import own_randomness, reseed
+
+Progress = Callable[[int, int], None]
+"""Called with (examples done, examples in all)."""
+
+_ROWS = 4096
+"""Latent paths in memory at once, while importance sampling."""
+ALIVE = 0.01
+"""Nats of KL per example from which a latent level counts as alive, i.e. as used."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over examples and its standard error, which includes that of any random t or z."""
+
+    mean: float
+    stderr: float
+
+    @staticmethod
+    def of(values: Tensor) -> Estimate:
+        """The mean of (n,) values and their standard deviation / √n (0 for a single value)."""
+        values = values.double()
+        spread = float(values.std()) if len(values) > 1 else 0.0
+        return Estimate(float(values.mean()), spread / math.sqrt(len(values)))
+
+    def scaled(self, factor: float) -> Estimate:
+        """The same in other units."""
+        return Estimate(self.mean * factor, self.stderr * abs(factor))
+
+    def json(self) -> dict[str, float]:
+        """As in the commands' JSON."""
+        return {"mean": self.mean, "stderr": self.stderr}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``evaluate`` measured, in nats per example unless said otherwise."""
+
+    n: int
+    dims: int
+    elbo: Estimate
+    bits_per_dim: Estimate | None
+    """None where p(x|z_1) is a density: it has no code length."""
+    reconstruction: float
+    matching: float
+    prior: float
+    matching_per_level: list[float]
+    """For t = 2 … T, the KL (or its estimate) of z_{t−1} given z_t."""
+    log_likelihood: Estimate | None
+    importance_samples: int
+    network_calls_per_image: int
+    seconds: float
+
+    @property
+    def kl_per_latent(self) -> list[float]:
+        """The cost of z_1 … z_T, nats: matching terms, then prior matching."""
+        return [*self.matching_per_level, self.prior]
+
+    @property
+    def alive(self) -> int:
+        """How many latent levels cost more than ``ALIVE`` nats, so are used."""
+        return sum(cost > ALIVE for cost in self.kl_per_latent)
+
+    def json(self) -> dict[str, Any]:
+        """As in the commands' JSON, without what names the run."""
+        likelihood = self.log_likelihood
+        return {
+            "n": self.n,
+            "dims": self.dims,
+            "elbo": self.elbo.json(),
+            "bits_per_dim": None if self.bits_per_dim is None else self.bits_per_dim.json(),
+            "terms": {
+                "reconstruction": self.reconstruction,
+                "matching": self.matching,
+                "prior": self.prior,
+            },
+            "matching_per_level": self.matching_per_level,
+            "log_likelihood": None
+            if likelihood is None
+            else {**likelihood.json(), "samples": self.importance_samples},
+            "network_calls_per_image": self.network_calls_per_image,
+            "seconds": self.seconds,
+        }
+
+
+@torch.no_grad()
+def evaluate(
+    chain: Chain,
+    x: Tensor,
+    *,
+    samples: int = 1,
+    levels: int | None = None,
+    importance_samples: int = 0,
+    batch_size: int = 500,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate ``chain`` on all of x, (n, *shape), in the data's own values.
+
+    ``samples`` is the number of paths (or sweeps) averaged per example. ``levels`` estimates the sum of
+    matching terms from that many random t per example instead of sweeping over all, for chains whose
+    q(z_t|x) is closed-form. ``importance_samples`` > 0 adds log p(x) from that many draws. The last batch
+    counts like the others; the caller's random state is left as it was.
+    """
+    checks.integer("samples", samples, low=1)
+    checks.integer("importance_samples", importance_samples, low=0)
+    checks.integer("batch_size", batch_size, low=1)
+    if levels is not None:
+        checks.integer("levels", levels, low=1)
+        if not isinstance(chain, MarginalChain):
+            raise ValueError(
+                f"levels is {levels}, and {type(chain).__name__} has no closed-form q(z_t|x) to estimate "
+                "from random levels; leave it out to sweep over all."
+            )
+    if len(x) == 0:
+        raise ValueError("there are no examples to evaluate; give at least one.")
+    device = next(chain.parameters()).device
+    start = time.perf_counter()
+    parts: list[Elbo] = []
+    likelihoods: list[Tensor] = []
+    with own_randomness(device), evaluation_mode(chain):
+        for first in range(0, len(x), batch_size):
+            batch = x[first : first + batch_size].to(device)
+            reseed(device, seed, first)
+            parts.append(_elbo(chain, batch, samples=samples, levels=levels).detach())
+            if importance_samples:
+                likelihoods.append(log_likelihood(chain, batch, samples=importance_samples))
+            if progress is not None:
+                progress(min(first + batch_size, len(x)), len(x))
+    return _summary(
+        parts,
+        likelihoods,
+        calls=_calls(chain, samples=samples, levels=levels),
+        importance_samples=importance_samples,
+        seconds=time.perf_counter() - start,
+    )
+
+
+@torch.no_grad()
+def log_likelihood(chain: Chain, x: Tensor, *, samples: int = 5000) -> Tensor:
+    """log p(x) by importance sampling, (n,): log mean_k p(x, z_k) / q(z_k|x)  (Burda et al. 2016, eq. 8).
+
+    A lower bound in expectation that rises with ``samples``. Draws are taken in pieces, so that 5,000
+    of them need no more memory than a few thousand latent paths.
+    """
+    checks.integer("samples", samples, low=1)
+    piece = max(1, min(samples, _ROWS // len(x))) if len(x) <= _ROWS else 1
+    total: Tensor | None = None
+    for first in range(0, samples, piece):
+        count = min(piece, samples - first)
+        part = torch.logsumexp(chain.log_weight(x, samples=count).double(), dim=1)
+        total = part if total is None else torch.logaddexp(total, part)
+    assert total is not None
+    return total - math.log(samples)
+
+
+@contextlib.contextmanager
+def evaluation_mode(chain: Chain) -> Iterator[None]:
+    """The chain without dropout, and back to what it was."""
+    was_training = chain.training
+    chain.eval()
+    try:
+        yield
+    finally:
+        chain.train(was_training)
+
+
+def _elbo(chain: Chain, x: Tensor, *, samples: int, levels: int | None) -> Elbo:
+    if levels is None:
+        return chain.elbo(x, samples=samples)
+    assert isinstance(chain, MarginalChain)
+    return chain.elbo_sampled(x, levels=levels)
+
+
+def _calls(chain: Chain, *, samples: int, levels: int | None) -> int:
+    """Calls of the generative network for one example's ELBO."""
+    if isinstance(chain, MarginalChain):
+        return chain.T * samples if levels is None else 1 + levels
+    return samples
+
+
+def _summary(
+    parts: list[Elbo],
+    likelihoods: list[Tensor],
+    *,
+    calls: int,
+    importance_samples: int,
+    seconds: float,
+) -> Evaluation:
+    total = torch.cat([part.total for part in parts])
+    n, dims = len(total), parts[0].dims
+    elbo = Estimate.of(total)
+    per_level = torch.stack([part.matching.double().sum(dim=0) for part in parts]).sum(dim=0) / n
+    return Evaluation(
+        n=n,
+        dims=dims,
+        elbo=elbo,
+        bits_per_dim=elbo.scaled(-1.0 / (dims * math.log(2.0))) if parts[0].discrete else None,
+        reconstruction=Estimate.of(torch.cat([part.reconstruction for part in parts])).mean,
+        matching=float(per_level.sum()),
+        prior=Estimate.of(torch.cat([part.prior for part in parts])).mean,
+        matching_per_level=per_level.tolist(),
+        log_likelihood=Estimate.of(torch.cat(likelihoods)) if likelihoods else None,
+        importance_samples=importance_samples,
+        network_calls_per_image=calls,
+        seconds=seconds,
+    )

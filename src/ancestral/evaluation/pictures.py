@@ -1,0 +1,91 @@
+"""Pictures to look at: grids of images, scatters of points, and the states of a sampling trajectory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ancestral.spec import DataSpec
+
+_SIDE = 512
+"""A grid is enlarged by a whole factor until its longer side is about this many pixels."""
+
+
+def save_picture(path: Path, x: Tensor, spec: DataSpec, *, columns: int | None = None) -> None:
+    """Write examples (n, *shape), in the data's units, as one PNG.
+
+    Images become a grid, square unless ``columns`` says otherwise; vectors a scatter of their first two
+    entries (a histogram for one). Written whole or not at all.
+    """
+    values = x.detach().cpu().double().numpy()
+    if spec.is_image:
+        _save_image(path, _grid(_to_bytes(values, spec), columns))
+    else:
+        _save_points(path, [values], ["samples"])
+
+
+def save_trajectory(path: Path, levels: Sequence[int], states: Sequence[Tensor], spec: DataSpec) -> None:
+    """Write the states of a sampling trajectory, each (n, *shape): a row per example, a column per level."""
+    frames = [state.detach().cpu().double().numpy() for state in states]
+    if spec.is_image:
+        rows = np.stack([_to_bytes(frame, spec) for frame in frames], axis=1)
+        _save_image(path, _grid(rows.reshape(-1, *rows.shape[2:]), len(frames)))
+    else:
+        _save_points(path, frames, [f"t = {level}" for level in levels])
+
+
+def _to_bytes(values: np.ndarray, spec: DataSpec) -> np.ndarray:
+    """(n, C, H, W) in the data's units → (n, H, W, C) of bytes."""
+    top = 1.0 if spec.levels is None else spec.levels - 1
+    scaled = np.clip(values / top, 0.0, 1.0) * 255.0
+    return np.round(scaled).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def _grid(images: np.ndarray, columns: int | None) -> np.ndarray:
+    """(n, H, W, C) → one image with a line of grey between them."""
+    n, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    sheet = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 96, dtype=np.uint8)
+    for index, image in enumerate(images):
+        top, left = index // columns * (height + 1) + 1, index % columns * (width + 1) + 1
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def _save_image(path: Path, sheet: np.ndarray) -> None:
+    from PIL import Image
+
+    factor = max(1, _SIDE // max(sheet.shape[:2]))
+    sheet = sheet.repeat(factor, axis=0).repeat(factor, axis=1)
+    # Pillow knows one, three and four channels; of two, the first is shown.
+    sheet = sheet[:, :, 0] if sheet.shape[2] in (1, 2) else sheet[:, :, :4]
+    temporary = _temporary(path)
+    Image.fromarray(sheet).save(temporary, format="PNG")
+    temporary.replace(path)
+
+
+def _save_points(path: Path, frames: Sequence[np.ndarray], titles: Sequence[str]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * len(frames), 3.2), layout="constrained")
+    for index, (frame, title) in enumerate(zip(frames, titles, strict=True)):
+        axes = figure.add_subplot(1, len(frames), index + 1)
+        if frame.shape[1] == 1:
+            axes.hist(frame[:, 0], bins=50)
+        else:
+            axes.scatter(frame[:, 0], frame[:, 1], s=4, alpha=0.6, linewidths=0)
+        axes.set_title(title, fontsize=9)
+        axes.tick_params(labelsize=7)
+    temporary = _temporary(path)
+    figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+    temporary.replace(path)
+
+
+def _temporary(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".incomplete-{path.name}")

@@ -1,0 +1,101 @@
+"""Checkpoints: a folder with state.safetensors and state.json, complete or absent, never half there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+FORMAT = 1
+_PREFIX = "step-"
+_TEMPORARY = ".incomplete-"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or is not of this model."""
+
+
+def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> Path:
+    """Write ``folder``/step-…, with ``facts`` (JSON) beside the tensors; returns its path.
+
+    Written under a temporary name and renamed when all of it is on the disk, so that a process killed
+    at any moment leaves whole checkpoints only.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"{_PREFIX}{step:08d}"
+    temporary = folder / f"{_TEMPORARY}{final.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    save_file(tensors, temporary / "state.safetensors")
+    facts = {"format": FORMAT, "step": step, "sha256": _sha256(temporary / "state.safetensors"), **facts}
+    (temporary / "state.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    for name in ("state.safetensors", "state.json"):
+        _sync(temporary / name)
+    if final.exists():
+        _remove(final)
+    temporary.rename(final)
+    return final
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and facts of a checkpoint. ``CheckpointError`` when it is cut short or was edited."""
+    try:
+        facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+            raise CheckpointError(f"{path}: not a checkpoint of this format (format {FORMAT}).")
+        if facts.get("sha256") != _sha256(path / "state.safetensors"):
+            raise CheckpointError(
+                f"{path}: state.safetensors is not the file that was saved (cut short or edited). Remove "
+                "this folder to go on from an older checkpoint."
+            )
+        return load_file(path / "state.safetensors"), facts
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({error}). Remove this folder to go on from an older one."
+        ) from error
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints of a folder, oldest first."""
+    return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the ``keep`` newest checkpoints, and what interrupted ones left."""
+    for path in checkpoints(folder)[:-keep]:
+        _remove(path)
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Replace a text file as a whole: the old one or the new one is there, never a part."""
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
+    temporary.write_text(text, encoding="utf-8")
+    _sync(temporary)
+    temporary.replace(path)
+
+
+def _remove(path: Path) -> None:
+    # Renamed first: a half-removed checkpoint must not look like one.
+    doomed = path.with_name(f"{_TEMPORARY}removed-{path.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,101 @@
+"""The training loop: a generator of one record per step. What to do with records is the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ancestral.data import Dataset
+from ancestral.elbo import Loss
+from ancestral.randomness import own_randomness, reseed
+from ancestral.training.order import DataOrder
+from ancestral.training.precision import autocast, training_dtype
+from ancestral.training.state import TrainingState
+
+_STEP = 2
+"""Keeps a step's random numbers apart from the data order's."""
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss or gradient is no longer finite. ``step`` and ``term`` say where it was first seen."""
+
+    def __init__(self, step: int, term: str) -> None:
+        self.step = step
+        self.term = term
+        super().__init__(
+            f"training diverged at step {step}: {term} is not finite. Lower the learning rate or the "
+            "clip, lengthen the warm-up, or train in fp32."
+        )
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One training step, as tensors that are still on the device: reading one waits for it."""
+
+    step: int
+    """Steps taken, this one included."""
+    images_seen: int
+    loss: Tensor
+    """Scalar, in nats per example (or in the units of the named loss)."""
+    terms: dict[str, Tensor]
+    gradient_norm: Tensor
+    """Of the loss per dimension, before clipping."""
+    learning_rate: float
+
+
+def train(state: TrainingState, data: Dataset) -> Generator[StepRecord, None, None]:
+    """Train ``state`` on the training split up to ``config.steps``, yielding after each step.
+
+    Starts wherever ``state`` is. Every step seeds torch's generators from (seed, images seen), so what
+    the caller draws between steps changes nothing; the caller's random state comes back at the end.
+    Raises ``TrainingDiverged`` at the first loss or gradient that is not finite, before it reaches the
+    weights on a CPU, and within ``log_every`` steps on a GPU.
+    """
+    config, chain = state.config, state.chain
+    if len(data.train) < config.batch_size:
+        raise ValueError(
+            f"batch_size is {config.batch_size} and the data have {len(data.train)} training examples; "
+            f"choose a batch size of at most {len(data.train)}."
+        )
+    parameters = list(state.parameters.values())
+    device = parameters[0].device
+    dtype = training_dtype(config.precision, device, chain)
+    order = DataOrder(len(data.train), config.seed)
+    source = data.train.x.device
+    chain.train()
+    with own_randomness(device):
+        while state.step < config.steps:
+            step = state.step
+            reseed(device, config.seed, _STEP, state.images_seen)
+            index = order.take(state.images_seen, config.batch_size)
+            x = data.batch(index.to(source)).to(device)
+            with autocast(dtype, device):
+                loss = chain.training_loss(x)
+            state.optimizer.zero_grad(set_to_none=True)
+            # Per dimension, so that one clip and one rate suit data of any size.
+            (loss.value / chain.spec.dims).backward()
+            norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+            if device.type == "cpu" or (step + 1) % config.log_every == 0:
+                check_finite(step + 1, loss, norm)
+            state.update()
+            yield StepRecord(
+                step + 1,
+                state.images_seen,
+                loss.value.detach(),
+                loss.terms,
+                norm,
+                state.learning_rate(step),
+            )
+
+
+def check_finite(step: int, loss: Loss, norm: Tensor) -> None:
+    """Raise ``TrainingDiverged`` with the first term that is not finite, if there is one."""
+    if bool(torch.isfinite(norm)) and bool(torch.isfinite(loss.value)):
+        return
+    for name, term in loss.terms.items():
+        if not bool(torch.isfinite(term)):
+            raise TrainingDiverged(step, f"the {name} term")
+    raise TrainingDiverged(step, "the loss" if not bool(torch.isfinite(loss.value)) else "the gradient")
