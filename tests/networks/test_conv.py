@@ -50,21 +50,28 @@ def test_gradients_reach_every_parameter(unreached):
 def test_residual_block_by_hand(perturb):
     """The formula, with a group norm spelt out: 32 channels are two groups of 16."""
     block = perturb(ResidualBlock(32, 48).double())
-    x, shift = images(2, 32, 5, 6), images(2, 48)
+    x, modulation = images(2, 32, 5, 6), images(2, 96)
 
-    def silu_norm(h, norm):
+    def silu(h):
+        return h * torch.sigmoid(h)
+
+    def normed(h, norm):
         groups = h.reshape(2, -1, 16 * 5 * 6)
         mean, var = groups.mean(dim=2, keepdim=True), groups.var(dim=2, keepdim=True, unbiased=False)
         h = ((groups - mean) / (var + 1e-5).sqrt()).reshape(h.shape)
-        h = h * norm.weight[:, None, None] + norm.bias[:, None, None]
-        return h * torch.sigmoid(h)
+        return h * norm.weight[:, None, None] + norm.bias[:, None, None]
 
-    h = F.conv2d(silu_norm(x, block.norm1), block.conv1.weight, block.conv1.bias, padding=1)
-    h = h + shift.reshape(2, 48, 1, 1)
-    h = F.conv2d(silu_norm(h, block.norm2), block.conv2.weight, block.conv2.bias, padding=1)
+    h = F.conv2d(silu(normed(x, block.norm1)), block.conv1.weight, block.conv1.bias, padding=1)
+    scale, shift = modulation[:, :48].reshape(2, 48, 1, 1), modulation[:, 48:].reshape(2, 48, 1, 1)
+    h = normed(h, block.norm2)
+    plain, modulated = (
+        F.conv2d(silu(g), block.conv2.weight, block.conv2.bias, padding=1)
+        for g in (h, h * (1 + scale) + shift)
+    )
     straight = torch.einsum("oi,nihw->nohw", block.shortcut.weight[:, :, 0, 0], x)
-    expected = h + straight + block.shortcut.bias[:, None, None]
-    torch.testing.assert_close(block(x, shift), expected, atol=1e-10, rtol=0)
+    straight = straight + block.shortcut.bias[:, None, None]
+    torch.testing.assert_close(block(x), plain + straight, atol=1e-10, rtol=0)
+    torch.testing.assert_close(block(x, modulation), modulated + straight, atol=1e-10, rtol=0)
 
 
 def test_residual_block_starts_as_its_shortcut():

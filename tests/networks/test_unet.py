@@ -69,15 +69,15 @@ def test_each_block_up_reads_what_its_mirror_image_wrote(perturb):
         assert torch.equal(both[:, both.shape[1] // 2 :], skip)
 
 
-def test_the_time_shifts_every_block(perturb):
+def test_the_time_modulates_every_block(perturb):
     net = perturb(small())
-    shifts = []
+    given = []
     for module in net.modules():
         if type(module).__name__ == "ResidualBlock":
-            module.register_forward_hook(lambda _m, args, _o: shifts.append(args[1]))
+            module.register_forward_hook(lambda _m, args, _o: given.append(args[1]))
     net(*batch())
-    assert [s.shape for s in shifts] == [(3, w) for w in (16, 32, 32, 32, 32, 16)]
-    assert all((s[0] != s[1]).all() for s in shifts)
+    assert [m.shape for m in given] == [(3, 2 * w) for w in (16, 32, 32, 32, 32, 16)]
+    assert all((m[0] != m[1]).all() for m in given)
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
@@ -190,7 +190,7 @@ def test_names_are_stable():
     assert list(net.buffers()) == []
     names = net.state_dict().keys()
     assert {name.split(".")[0] for name in names} == {
-        *("time", "first", "down", "shrink", "middle", "up", "grow", "norm", "last", "shift")
+        *("time", "first", "down", "shrink", "middle", "up", "grow", "norm", "last", "modulation")
     }
     block = {name.removeprefix("down.1.") for name in names if name.startswith("down.1.")}
     layers = ("residual.norm1", "residual.conv1", "residual.norm2", "residual.conv2", "residual.shortcut")

@@ -66,6 +66,7 @@ class Evaluation:
     log_likelihood: Estimate | None
     importance_samples: int
     network_calls_per_image: int
+    """Generative steps p(z_{t−1}|z_t) computed for one example's ELBO: T for a path or a sweep."""
     seconds: float
 
     @property
@@ -182,6 +183,11 @@ def evaluation_mode(chain: Chain) -> Iterator[None]:
         chain.train(was_training)
 
 
+def default_levels(chain: Chain) -> int | None:
+    """How many random levels stand for all where nothing is asked for: None (a sweep) up to T = 100, else 50."""
+    return 50 if isinstance(chain, MarginalChain) and chain.T > 100 else None
+
+
 def _elbo(chain: Chain, x: Tensor, *, samples: int, levels: int | None) -> Elbo:
     if levels is None:
         return chain.elbo(x, samples=samples)
@@ -190,10 +196,8 @@ def _elbo(chain: Chain, x: Tensor, *, samples: int, levels: int | None) -> Elbo:
 
 
 def _calls(chain: Chain, *, samples: int, levels: int | None) -> int:
-    """Calls of the generative network for one example's ELBO."""
-    if isinstance(chain, MarginalChain):
-        return chain.T * samples if levels is None else 1 + levels
-    return samples
+    """Generative steps p(z_{t−1}|z_t) computed for one example's ELBO."""
+    return chain.T * samples if levels is None else 1 + levels
 
 
 def _summary(

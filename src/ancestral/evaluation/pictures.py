@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from ancestral.spec import DataSpec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SIDE = 512
 """A grid is enlarged by a whole factor until its longer side is about this many pixels."""
@@ -36,6 +40,24 @@ def save_trajectory(path: Path, levels: Sequence[int], states: Sequence[Tensor],
         _save_image(path, _grid(rows.reshape(-1, *rows.shape[2:]), len(frames)))
     else:
         _save_points(path, frames, [f"t = {level}" for level in levels])
+
+
+def save_comparison(path: Path, rows: Mapping[str, Tensor], spec: DataSpec) -> None:
+    """Write several sets of examples, each (n, *shape), side by side under their names."""
+    from matplotlib.figure import Figure
+
+    sets = {name: x.detach().cpu().double().numpy() for name, x in rows.items()}
+    if not spec.is_image:
+        _save_points(path, list(sets.values()), list(sets))
+        return
+    figure = Figure(figsize=(3.2 * len(sets), 3.5), layout="constrained")
+    for index, (name, values) in enumerate(sets.items()):
+        axes = figure.add_subplot(1, len(sets), index + 1)
+        sheet = _grid(_to_bytes(values, spec), None)
+        axes.imshow(sheet[:, :, 0] if sheet.shape[2] < 3 else sheet[:, :, :3], cmap="gray", vmin=0, vmax=255)
+        axes.set_title(name)
+        axes.set_axis_off()
+    _save_figure(path, figure)
 
 
 def _to_bytes(values: np.ndarray, spec: DataSpec) -> np.ndarray:
@@ -81,7 +103,12 @@ def _save_points(path: Path, frames: Sequence[np.ndarray], titles: Sequence[str]
             axes.scatter(frame[:, 0], frame[:, 1], s=4, alpha=0.6, linewidths=0)
         axes.set_title(title, fontsize=9)
         axes.tick_params(labelsize=7)
+    _save_figure(path, figure)
+
+
+def _save_figure(path: Path, figure: Figure) -> None:
     temporary = _temporary(path)
+    # Without the version of the drawing library, equal pictures are equal files.
     figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
     temporary.replace(path)
 

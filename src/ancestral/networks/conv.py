@@ -74,10 +74,10 @@ def check_image(x: Tensor, shape: tuple[int, int, int]) -> None:
 
 
 class ResidualBlock(nn.Module):
-    """shortcut(x) + conv_2(dropout(silu(norm(conv_1(silu(norm(x))) + shift)))), both convolutions 3×3.
+    """shortcut(x) + conv_2(dropout(silu(norm_2(conv_1(silu(norm_1(x)))) (1 + scale) + shift))), 3×3 each.
 
-    ``shift`` is one number per example and channel, (n, out_channels), or None. conv_2 starts at zero,
-    so the block starts as its shortcut (Ho et al. 2020, appendix B).
+    scale and shift are one number per example and channel, or both 0. conv_2 starts at zero, so the block
+    starts as its shortcut (Ho et al. 2020, appendix B; the scale is Dhariwal & Nichol 2021, section 3.1).
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, dropout: float = 0.0) -> None:
@@ -92,12 +92,16 @@ class ResidualBlock(nn.Module):
             nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
         )
 
-    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        """(n, in_channels, H, W) to (n, out_channels, H, W)."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        if shift is not None:
-            h = h + shift[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """(n, in_channels, H, W) to (n, out_channels, H, W).
+
+        ``modulation`` is (n, 2 · out_channels): the scales, then the shifts.
+        """
+        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        if modulation is not None:
+            scale, shift = modulation[:, :, None, None].chunk(2, dim=1)
+            h = torch.addcmul(shift, h, 1 + scale)
+        h = self.conv2(self.dropout(F.silu(h)))
         out: Tensor = h + self.shortcut(x)
         return out
 

@@ -1,8 +1,8 @@
 """A U-Net: an image and a time to an image of the same size, for diffusion models (Ho et al. 2020).
 
 Residual blocks at several resolutions, halving on the way down and doubling on the way up; each block on
-the way up reads, concatenated, what its mirror image on the way down wrote. The time is added in every
-block; self-attention relates far pixels at the small resolutions.
+the way up reads, concatenated, what its mirror image on the way down wrote. The time scales and shifts
+the features in every block; self-attention relates far pixels at the small resolutions.
 """
 
 from __future__ import annotations
@@ -70,15 +70,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class _Block(nn.Module):
-    """A residual block shifted by the time, and self-attention after it where asked for."""
+    """A residual block modulated by the time, and self-attention after it where asked for."""
 
     def __init__(self, in_channels: int, out_channels: int, *, heads: int, dropout: float) -> None:
         super().__init__()
         self.residual = ResidualBlock(in_channels, out_channels, dropout=dropout)
         self.attention = SelfAttention(out_channels, heads=heads) if heads else nn.Identity()
 
-    def forward(self, x: Tensor, shift: Tensor) -> Tensor:
-        out: Tensor = self.attention(self.residual(x, shift))
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        out: Tensor = self.attention(self.residual(x, modulation))
         return out
 
 
@@ -136,31 +136,31 @@ class UNet(nn.Module):
         self.norm = group_norm(channels[0])
         self.last = nn.Conv2d(channels[0], out_channels, 3, padding=1)
         zero_(self.last)
-        # One product for the shifts of all blocks: on a CPU many small ones cost more.
-        self.shift_widths = [*widths, channels[-1], channels[-1], *widths[::-1]]
-        self.shift = nn.Linear(self.time.features, sum(self.shift_widths))
+        # One product for the scales and shifts of all blocks: on a CPU many small ones cost more.
+        self.modulated = [2 * w for w in (*widths, channels[-1], channels[-1], *widths[::-1])]
+        self.modulation = nn.Linear(self.time.features, sum(self.modulated))
         channels_last_(self)
 
     def forward(self, z: Tensor, time: Tensor) -> Tensor:
         """The network's value, (n, out_channels, H, W), for z (n, in_channels, H, W) and time (n,)."""
         check_image(z, self.shape)
         check_time(time, len(z))
-        shifts = iter(self.shift(F.silu(self.time(time))).split(self.shift_widths, dim=1))
+        parts = iter(self.modulation(F.silu(self.time(time))).split(self.modulated, dim=1))
         h: Tensor = self.first(channels_last(z))
         skips: list[Tensor] = []
         for i, block in enumerate(self.down):
             level, place = divmod(i, self.blocks)
             if level and not place:
                 h = self.shrink[level - 1](h)
-            h = block(h, next(shifts))
+            h = block(h, next(parts))
             skips.append(h)
         for block in self.middle:
-            h = block(h, next(shifts))
+            h = block(h, next(parts))
         for i, block in enumerate(self.up):
             level, place = divmod(i, self.blocks)
             if level and not place:
                 h = self.grow[level - 1](h, self.sizes[-1 - level])
-            h = block(torch.cat([h, skips.pop()], dim=1), next(shifts))
+            h = block(torch.cat([h, skips.pop()], dim=1), next(parts))
         out: Tensor = self.last(F.silu(self.norm(h)))
         return out
 

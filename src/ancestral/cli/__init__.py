@@ -1,0 +1,84 @@
+"""The command line: ``ancestral COMMAND …``. Each command is a thin module, loaded when it is called.
+
+Nothing here imports torch before the arguments are understood, so that help and mistakes are answered
+at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from ancestral import __version__, checks
+
+COMMANDS = {
+    "train": "train a model on data, into a run folder; or go on with a run",
+    "sample": "draw samples from a run, as a picture or an array",
+    "evaluate": "the ELBO of a run on held-out data, split into its terms, with error bars",
+    "compare": "train VAE, hierarchical VAE and DDPM on the same data and put them side by side",
+    "info": "what a run is and how far it has come",
+}
+
+_HELP = """usage: ancestral COMMAND [options]
+
+Markov chains of latents with an ELBO: VAEs, hierarchical VAEs and DDPMs as one family.
+
+commands:
+{commands}
+
+options:
+  -h, --help   show this message; ancestral COMMAND --help shows a command's own
+  --version    show the version
+
+example:
+  ancestral train vae --data digits --out runs/vae
+  ancestral sample runs/vae --n 64 --out grid.png
+  ancestral evaluate runs/vae
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 for a failure, 2 for a mistake, 130 when interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _dispatch(arguments)
+    except (ValueError, FloatingPointError) as error:
+        return _fail(str(error), 2)
+    except MemoryError:
+        return _fail("out of memory. Use a smaller --batch-size.", 1)
+    except OSError as error:
+        return _fail(_os_message(error), 1)
+    except RuntimeError as error:
+        # Divergence and a full device are the user's to mend; any other one is a defect and shows itself.
+        if type(error).__name__ == "RunDiverged":
+            return _fail(str(error), 1)
+        if type(error).__name__ == "OutOfMemoryError":
+            return _fail("the device is out of memory. Use a smaller --batch-size or --device cpu.", 1)
+        raise
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        return _fail("interrupted.", 130)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_HELP.format(commands="\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())))
+        return 0
+    if arguments[0] == "--version":
+        print(f"ancestral {__version__}")
+        return 0
+    checks.one_of("the command", arguments[0], COMMANDS)
+    module = importlib.import_module(f"ancestral.cli.{arguments[0]}")
+    module.run(arguments[1:])
+    return 0
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"ancestral: {message}", file=sys.stderr)
+    return status
+
+
+def _os_message(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}. Nothing that was complete before is lost."

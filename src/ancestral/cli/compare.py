@@ -1,0 +1,119 @@
+"""``ancestral compare``: VAE, hierarchical VAE and DDPM side by side on the same data."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ancestral import checks
+from ancestral.cli.options import DataOptions, Flag, parse
+from ancestral.config import DDPMConfig, HVAEConfig, ModelConfig, TrainingConfig, VAEConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(DataOptions):
+    """Train several models with the same budget and put them side by side on one ruler.
+
+    A comparison that was interrupted is gone on with when it is called again with the same options.
+    """
+
+    out: Path
+    """The comparison's folder: a run folder per model, sample grids and comparison.json."""
+    models: tuple[Literal["vae", "hvae", "ddpm"], ...] = ("vae", "hvae", "ddpm")
+    """Which models."""
+    n: int = 1000
+    """How many test examples to evaluate (the first ones); 0 for all."""
+    levels: int | None = None
+    """ddpm: random levels per example in the evaluation; by default all up to T = 100, and 50 above."""
+    importance_samples: int = 256
+    """Draws per example for log p(x) of the vae and hvae; 0 for none."""
+    json: Flag = False
+    """Print comparison.json on standard output in place of the table."""
+    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    hvae: HVAEConfig = field(default_factory=HVAEConfig)
+    ddpm: DDPMConfig = field(default_factory=DDPMConfig)
+
+    def __post_init__(self) -> None:
+        checks.integer("n", self.n, low=0)
+        checks.integer("importance_samples", self.importance_samples, low=0)
+        if self.levels is not None:
+            checks.integer("levels", self.levels, low=1)
+        if not self.models or len(set(self.models)) < len(self.models):
+            raise ValueError(f"models is {' '.join(self.models) or 'empty'}; name each model once.")
+
+
+def run(arguments: list[str]) -> None:
+    """The command."""
+    options = parse(Compare, arguments, prog="ancestral compare")
+    from ancestral.cli.progress import stop_on_signal
+    from ancestral.compare import Stopped, compare
+
+    chosen: dict[str, ModelConfig] = {"vae": options.vae, "hvae": options.hvae, "ddpm": options.ddpm}
+    with stop_on_signal() as should_stop, contextlib.ExitStack() as stack:
+        try:
+            compared = compare(
+                options.data_config,
+                [chosen[name] for name in options.models],
+                options.training,
+                options.out,
+                n=options.n or None,
+                levels=options.levels,
+                importance_samples=options.importance_samples,
+                device=options.device,
+                watch=_watcher(stack),
+                should_stop=should_stop,
+            )
+        except Stopped as stopped:
+            print(f"stopped while training {stopped}. The same command goes on with it.", file=sys.stderr)
+            raise KeyboardInterrupt from stopped
+    if options.json:
+        print(json.dumps(json.loads((options.out / "comparison.json").read_text(encoding="utf-8"))))
+    else:
+        _print_table(compared)
+        for name in ("samples.png", "comparison.json"):
+            print(f"written: {options.out / name}", file=sys.stderr)
+
+
+def _watcher(stack: contextlib.ExitStack) -> Callable[[str, int], Any]:
+    from ancestral.cli.progress import example_progress, training_progress
+    from ancestral.compare import Stage
+
+    def watch(kind: str, steps: int) -> Stage:
+        live = stack.enter_context(contextlib.ExitStack())
+        report = live.enter_context(training_progress(kind, steps))
+        evaluating: list[Callable[[int, int], None]] = []
+
+        def progress(done: int, total: int) -> None:
+            if not evaluating:
+                # One live display at a time: the training bar ends where the evaluation's begins.
+                live.close()
+                evaluating.append(live.enter_context(example_progress(f"{kind}: evaluating")))
+            evaluating[0](done, total)
+
+        return Stage(report, progress, live.close)
+
+    return watch
+
+
+def _print_table(compared: list[Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ancestral.compare import table
+
+    one = compared[0].evaluation
+    sheet = Table(title=f"{compared[0].figures['data']}: {one.n} test examples, D = {one.dims}")
+    sheet.add_column("Concept", no_wrap=True)
+    for part in compared:
+        sheet.add_column({"vae": "VAE", "hvae": "hierarchical VAE", "ddpm": "DDPM"}[part.kind])
+    for concept, entries in table(compared):
+        sheet.add_row(concept, *entries)
+    Console(width=None if sys.stdout.isatty() else 140).print(sheet)

@@ -1,0 +1,106 @@
+"""``ancestral evaluate``: the bound of a run, split into its terms, with error bars."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ancestral.cli.options import AllLevels, Flag, parse
+from ancestral.config import Device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """The ELBO of a run on data it was not trained on."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run's folder."""
+    split: Literal["test", "validation", "train"] = "test"
+    """Which part of the data."""
+    n: int | None = None
+    """Only the first n examples; by default all."""
+    samples: int = 1
+    """Paths (or sweeps) averaged for each example."""
+    levels: int | AllLevels | None = None
+    """ddpm: random levels per example that the sum of matching terms is estimated from, or "all" to sweep;
+    by default all up to T = 100, and 50 above."""
+    importance_samples: int = 0
+    """Draws per example for log p(x) by importance sampling (vae and hvae); 0 for none."""
+    data: str | None = None
+    """Where the data are now, if they moved."""
+    batch_size: int = 500
+    """Examples at once."""
+    seed: int = 0
+    """Decides every random draw."""
+    device: Device = "auto"
+    """auto takes a GPU where there is one."""
+    json: Flag = False
+    """Print one JSON object on standard output, and nothing else there."""
+
+
+def run(arguments: list[str]) -> None:
+    """The command."""
+    options = parse(Evaluate, arguments, prog="ancestral evaluate")
+    from ancestral import checks
+    from ancestral.cli.progress import example_progress
+    from ancestral.data import load_data
+    from ancestral.evaluation import default_levels, evaluate
+    from ancestral.runs import RunFolder, load_run, pick_device
+
+    folder = RunFolder.open(options.run)
+    config = folder.config
+    if options.n is not None:
+        checks.integer("n", options.n, low=1)
+    chain = load_run(options.run)
+    levels = default_levels(chain) if options.levels is None else options.levels
+    data = load_data(
+        options.data or config.data.source, binarize=config.data.binarize, validation=config.data.validation
+    )
+    if data.spec != folder.spec:
+        raise ValueError(
+            f"the data are examples of {data.spec}, and {options.run} was trained on {folder.spec}. Give "
+            "data of the same shape and levels."
+        )
+    x = data.split(options.split).x[: options.n]
+    with example_progress("evaluating") as progress:
+        result = evaluate(
+            chain.to(pick_device(options.device)),
+            x,
+            samples=options.samples,
+            levels=None if levels == "all" else levels,
+            importance_samples=options.importance_samples,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            progress=progress,
+        )
+    answer = {"model": folder.name, "data": config.data.source, "split": options.split, **result.json()}
+    print(json.dumps(answer) if options.json else _table(answer, result, chain.T))
+
+
+def _table(answer: dict[str, Any], result: Any, T: int) -> str:
+    """The figures for a person."""
+    lines = [
+        f"{answer['model']} on {answer['data']} ({answer['split']}, n = {result.n}, D = {result.dims})",
+        f"  ELBO            {result.elbo.mean:12.4f} ± {result.elbo.stderr:.4f} nats",
+    ]
+    if result.bits_per_dim is not None:
+        lines.append(f"  bits/dim        {result.bits_per_dim.mean:12.4f} ± {result.bits_per_dim.stderr:.4f}")
+    lines += [
+        f"  reconstruction  {result.reconstruction:12.4f} nats",
+        f"  matching        {result.matching:12.4f} nats" + ("  (T = 1)" if T == 1 else ""),
+        f"  prior matching  {result.prior:12.4f} nats",
+    ]
+    if 1 < T <= 100:
+        kls = "  ".join(f"z_{t} {cost:.3f}" for t, cost in enumerate(result.kl_per_latent, 1))
+        lines.append(f"  KL per latent   {kls}   ({result.alive} of {T} alive)")
+    if result.log_likelihood is not None:
+        lines.append(
+            f"  log p(x)        {result.log_likelihood.mean:12.4f} ± {result.log_likelihood.stderr:.4f} nats "
+            f"({result.importance_samples} importance samples)"
+        )
+    calls = f"{result.network_calls_per_image} generative steps per example"
+    return "\n".join([*lines, f"  cost            {calls}, {result.seconds:.1f} s"])

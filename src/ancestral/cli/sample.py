@@ -1,0 +1,124 @@
+"""``ancestral sample``: ancestral sampling from a run, as a picture or an array."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ancestral import checks
+from ancestral.cli.options import Flag, parse
+from ancestral.config import Device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Draw samples from a run."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run's folder."""
+    out: Path
+    """A .png (a grid of images, a scatter of points) or a .npz with the array "samples"."""
+    n: int | None = None
+    """How many; by default 64, or 8 with --trajectory."""
+    seed: int = 0
+    """Decides every random draw."""
+    final: Literal["mean", "draw"] = "mean"
+    """The last step: the mean of p(x|z_1), as the lecture notes decode, or a draw from it."""
+    steps: int | None = None
+    """ddpm: use this many of the T levels, evenly spread (fewer are faster, and no longer the same model)."""
+    trajectory: Flag = False
+    """ddpm: the states on the way from noise to sample, in ten columns."""
+    batch_size: int = 256
+    """Samples drawn at once."""
+    device: Device = "auto"
+    """auto takes a GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        if self.n is not None:
+            checks.integer("n", self.n, low=1, high=10_000_000)
+        checks.integer("seed", self.seed, low=0)
+        checks.integer("batch_size", self.batch_size, low=1)
+        if self.steps is not None:
+            checks.integer("steps", self.steps, low=1)
+        if self.out.suffix not in (".png", ".npz"):
+            raise ValueError(f"--out is {self.out}; it must end in .png or .npz.")
+
+
+def run(arguments: list[str]) -> None:
+    """The command."""
+    options = parse(Sample, arguments, prog="ancestral sample")
+    from ancestral.diffusion import DDPM
+    from ancestral.runs import load_run, pick_device
+
+    chain = load_run(options.run).to(pick_device(options.device))
+    if not isinstance(chain, DDPM) and (options.steps is not None or options.trajectory):
+        name = "--steps" if options.steps is not None else "--trajectory"
+        raise ValueError(
+            f"{name} is for a ddpm, and {options.run} is a {type(chain).__name__}. Leave it out."
+        )
+    if isinstance(chain, DDPM) and options.steps is not None:
+        checks.integer("steps", options.steps, low=1, high=chain.T)
+    levels, states = _draw(chain, options)
+    _save(options, chain.spec, levels, states)
+    print(f"{len(states[-1])} samples written to {options.out}", file=sys.stderr)
+
+
+def _draw(chain: Any, options: Sample) -> tuple[list[int], list[Any]]:
+    """The levels kept and their states, each (n, *shape); level 0, the samples, is last."""
+    import torch
+
+    from ancestral.cli.progress import example_progress
+    from ancestral.diffusion import DDPM
+    from ancestral.randomness import own_randomness, reseed
+
+    n = options.n or (8 if options.trajectory else 64)
+    device = next(chain.parameters()).device
+    frames = 10 if options.trajectory else 1
+    batches: list[list[Any]] = []
+    levels = [0]
+    with example_progress("sampling") as progress, own_randomness(device):
+        for first in range(0, n, options.batch_size):
+            reseed(device, options.seed, first)
+            count = min(options.batch_size, n - first)
+            if isinstance(chain, DDPM):
+                levels, states = chain.trajectory(
+                    count, final=options.final, steps=options.steps, frames=frames
+                )
+            else:
+                states = [chain.sample(count, final=options.final)]
+            batches.append([state.cpu() for state in states])
+            progress(first + count, n)
+    return levels, [torch.cat(parts) for parts in zip(*batches, strict=True)]
+
+
+def _save(options: Sample, spec: Any, levels: list[int], states: list[Any]) -> None:
+    import numpy as np
+
+    from ancestral.evaluation import save_picture, save_trajectory
+
+    if options.out.suffix == ".png":
+        if options.trajectory:
+            save_trajectory(options.out, levels, states, spec)
+        else:
+            save_picture(options.out, states[-1], spec)
+        return
+
+    def array(state: Any) -> np.ndarray:
+        values: np.ndarray = state.numpy()
+        # Images go out as they come in: (N, H, W) or (N, H, W, C).
+        if spec.is_image:
+            values = values[:, 0] if spec.shape[0] == 1 else values.transpose(0, 2, 3, 1)
+        return values
+
+    arrays = {"samples": array(states[-1])}
+    if options.trajectory:
+        arrays["trajectory"] = np.stack([array(state).astype(np.float32) for state in states])
+        arrays["trajectory_levels"] = np.array(levels)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = options.out.with_name(f".incomplete-{options.out.name}")
+    np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+    temporary.replace(options.out)

@@ -1,0 +1,178 @@
+"""``ancestral train``: a new run, or one gone on with."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from ancestral import checks
+from ancestral.cli.options import DataOptions, Flag, parse
+from ancestral.config import (
+    MODELS,
+    DDPMConfig,
+    Device,
+    HVAEConfig,
+    ModelConfig,
+    RunConfig,
+    TrainingConfig,
+    VAEConfig,
+)
+
+if TYPE_CHECKING:
+    from ancestral.runs import Fitted
+
+_HELP = """usage: ancestral train {vae,hvae,ddpm} --data D --out RUN [options]
+       ancestral train --resume RUN [--data D] [--device auto|cpu|cuda]
+
+Train a model on data, into a new run folder; or go on with a run from its newest checkpoint,
+exactly as if it had never stopped.
+
+models:
+  vae    a variational autoencoder
+  hvae   a hierarchical VAE, with a top-down (ladder) or bottom-up (Markov) posterior
+  ddpm   a denoising diffusion model
+
+ancestral train vae --help (or hvae, ddpm) shows all options of a model and of its training;
+ancestral train --resume --help those of going on.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Train(DataOptions):
+    out: Path
+    """The run's folder, which must be new or empty."""
+    json: Flag = False
+    """Print one JSON object about the finished run on standard output."""
+    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainVAE(_Train):
+    """Train a variational autoencoder."""
+
+    model: VAEConfig = field(default_factory=VAEConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainHVAE(_Train):
+    """Train a hierarchical VAE."""
+
+    model: HVAEConfig = field(default_factory=HVAEConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainDDPM(_Train):
+    """Train a denoising diffusion model."""
+
+    model: DDPMConfig = field(default_factory=DDPMConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """Go on with a run from its newest checkpoint, with the options it was started with."""
+
+    resume: Path
+    """The run's folder."""
+    data: str | None = None
+    """Where the data are now, if they moved; their content must be the same."""
+    device: Device = "auto"
+    """auto takes a GPU where there is one."""
+    json: Flag = False
+    """Print one JSON object about the finished run on standard output."""
+
+
+def run(arguments: list[str]) -> None:
+    """The command."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_HELP)
+        return
+    if any(argument == "--resume" or argument.startswith("--resume=") for argument in arguments):
+        if not arguments[0].startswith("-"):
+            raise ValueError(
+                f"--resume goes on with a run as it was started, so {arguments[0]!r} and its options do "
+                "not go with it. Use: ancestral train --resume RUN"
+            )
+        _resume(parse(Resume, arguments, prog="ancestral train"))
+        return
+    if arguments[0].startswith("-"):
+        raise ValueError(
+            f"the model comes first: ancestral train {{{','.join(MODELS)}}} --data D --out RUN. "
+            f"It starts with {arguments[0]!r}."
+        )
+    checks.one_of("the model", arguments[0], MODELS)
+    kinds: dict[str, type[TrainVAE] | type[TrainHVAE] | type[TrainDDPM]] = {
+        "vae": TrainVAE,
+        "hvae": TrainHVAE,
+        "ddpm": TrainDDPM,
+    }
+    options: Any = parse(kinds[arguments[0]], arguments[1:], prog=f"ancestral train {arguments[0]}")
+    _train(options, options.model)
+
+
+def _train(options: _Train, model: ModelConfig) -> None:
+    from ancestral.runs import train_run
+
+    config = RunConfig(options.data_config, model, options.training)
+    _drive(
+        model.kind,
+        options.training.steps,
+        options.out,
+        options.json,
+        lambda report, should_stop: train_run(
+            config, options.out, device=options.device, report=report, should_stop=should_stop
+        ),
+    )
+
+
+def _resume(options: Resume) -> None:
+    from ancestral.runs import RunFolder, resume_run
+
+    folder = RunFolder.open(options.resume)
+    _drive(
+        folder.name,
+        folder.training.steps,
+        options.resume,
+        options.json,
+        lambda report, should_stop: resume_run(
+            options.resume, data=options.data, device=options.device, report=report, should_stop=should_stop
+        ),
+    )
+
+
+def _drive(
+    title: str,
+    steps: int,
+    out: Path,
+    as_json: bool,
+    call: Callable[[Callable[[dict[str, Any]], None], Callable[[], bool]], Fitted],
+) -> None:
+    from ancestral.cli.progress import stop_on_signal, training_progress
+
+    with stop_on_signal() as should_stop, training_progress(title, steps) as report:
+        fitted = call(report, should_stop)
+    step = fitted.records[-1]["step"] if fitted.records else steps
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "run": str(out),
+                    "model": title,
+                    "finished": fitted.finished,
+                    "images_per_second": fitted.images_per_second,
+                    "last": fitted.records[-1] if fitted.records else None,
+                }
+            )
+        )
+    if not fitted.finished:
+        print(f"stopped after step {step}. Go on with: ancestral train --resume {out}", file=sys.stderr)
+    elif not fitted.records:
+        print(f"{out}: all {steps} steps are taken already.", file=sys.stderr)
+    else:
+        rate = f"{fitted.images_per_second:,.0f} images/s"
+        print(f"{out}: trained to step {steps} at {rate}. Next: ancestral evaluate {out}", file=sys.stderr)
