@@ -184,7 +184,7 @@ def evaluation_mode(chain: Chain) -> Iterator[None]:
 
 
 def default_levels(chain: Chain) -> int | None:
-    """How many random levels stand for all where nothing is asked for: None (a sweep) up to T = 100, else 50."""
+    """How many random levels stand for all by default: None (a sweep) up to T = 100, else 50."""
     return 50 if isinstance(chain, MarginalChain) and chain.T > 100 else None
 
 

@@ -97,11 +97,13 @@ class TrainingState:
         for name, parameter in self.parameters.items():
             self.ema[name].copy_(tensors[f"ema/{name}"])
             if f"optimizer/step/{name}" in tensors:
-                self.optimizer.state[parameter] = {
-                    # Adam's step counts stay in fp32 and, when fused, on the parameter's device.
-                    slot: tensors[f"optimizer/{slot}/{name}"].to(parameter.device, copy=True)
-                    for slot in _SLOTS
+                # Fused AdamW walks raw memory: the moments must lie as the parameter does (channels_last).
+                moments = {
+                    slot: torch.empty_like(parameter).copy_(tensors[f"optimizer/{slot}/{name}"])
+                    for slot in ("exp_avg", "exp_avg_sq")
                 }
+                count = tensors[f"optimizer/step/{name}"].to(parameter.device, copy=True)
+                self.optimizer.state[parameter] = {"step": count, **moments}
         self.images_seen = images_seen
 
 
