@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import math
 
 from torch import Tensor, nn
 
@@ -183,13 +183,22 @@ def _ladder(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> LadderHVAE:
     )
 
 
+def build_schedule(config: DDPMConfig, spec: DataSpec) -> Schedule:
+    """The noise schedule that the options name."""
+    if config.schedule == "linear":
+        return Schedule.linear(config.T)
+    if config.schedule == "cosine":
+        return Schedule.cosine(config.T)
+    if config.schedule == "sigmoid":
+        return Schedule.sigmoid(config.T)
+    first = config.first_log_snr
+    if first is None:
+        # Data in [-1, 1] have levels 2 / (levels - 1) apart; at log-SNR l the noise is about e^(-l/2) wide.
+        first = 9.0 if spec.levels is None else 2.0 * math.log((spec.levels - 1) / 2.0)
+    return Schedule.log_linear(config.T, first=first, last=config.last_log_snr)
+
+
 def _ddpm(config: DDPMConfig, spec: DataSpec, scaling: Scaling) -> DDPM:
-    schedules: dict[str, Callable[[int], Schedule]] = {
-        "linear": Schedule.linear,
-        "cosine": Schedule.cosine,
-        "sigmoid": Schedule.sigmoid,
-        "log-linear": Schedule.log_linear,
-    }
     outputs = 2 if config.variance == "learned" else 1
     network: nn.Module
     if spec.is_image:
@@ -199,7 +208,7 @@ def _ddpm(config: DDPMConfig, spec: DataSpec, scaling: Scaling) -> DDPM:
             channels,
             outputs * channels,
             (height, width),
-            channels=config.channels or ((64, 64) if small else (32, 64, 64)),
+            channels=config.channels or ((48, 48) if small else (32, 64, 64)),
             blocks=config.blocks,
             attention=config.attention,
             dropout=config.dropout,
@@ -210,7 +219,7 @@ def _ddpm(config: DDPMConfig, spec: DataSpec, scaling: Scaling) -> DDPM:
         )
     return DDPM(
         network,
-        schedule=schedules[config.schedule](config.T),
+        schedule=build_schedule(config, spec),
         scaling=scaling,
         spec=spec,
         prediction=config.prediction,

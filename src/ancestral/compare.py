@@ -24,8 +24,10 @@ from ancestral.evaluation import Evaluation, default_levels, evaluate, save_comp
 from ancestral.evaluation.bounds import Progress
 from ancestral.randomness import own_randomness, reseed
 from ancestral.runs import RunFolder, load_run, pick_device, resume_run, train_run
+from ancestral.runs.fitting import initial_chain
 from ancestral.runs.folder import model_json
 from ancestral.training.checkpoint import write_text_atomically
+from ancestral.training.loop import check_fits
 
 _IMPORTANCE_T = 10
 """Importance sampling is for chains up to this T: over a thousand levels its weights are useless."""
@@ -79,9 +81,12 @@ def compare(
     ``out``/comparison.json. Runs that are there already with the same options are gone on with, so an
     interrupted comparison loses nothing. ``n`` limits the test examples (None for all).
     """
+    # All that can be refused is refused before the first minute of training.
     for model in models:
         _check_reusable(out / model.kind, RunConfig(data, model, training))
     dataset = load_data(data.source, binarize=data.binarize, validation=data.validation)
+    for model in models:
+        check_fits(initial_chain(RunConfig(data, model, training), dataset), dataset, training)
     compared = []
     for model in models:
         stage = watch(model.kind, training.steps)
@@ -176,17 +181,23 @@ def latent_dims(chain: Chain) -> int:
 
 
 def _timed_samples(chain: Chain) -> tuple[torch.Tensor, float]:
-    """64 samples (means of the last law), and images/s of drawing them over and over for half a second."""
+    """64 samples (means of the last law), and images/s of drawing as many again and again for half a second.
+
+    The first draw warms up and does not count, unless it alone takes longer.
+    """
     device = next(chain.parameters()).device
     with own_randomness(device):
         reseed(device, _SAMPLE_SEED)
-        samples = chain.sample(_SAMPLES, final="mean")
-        drawn, start = 0, time.perf_counter()
-        while drawn == 0 or time.perf_counter() - start < 0.5:
-            # Copying to the host waits for the device.
-            chain.sample(_SAMPLES, final="mean").cpu()
-            drawn += _SAMPLES
-        return samples, drawn / (time.perf_counter() - start)
+        start = time.perf_counter()
+        # Copying to the host waits for the device.
+        samples = chain.sample(_SAMPLES, final="mean").cpu()
+        drawn, seconds = _SAMPLES, time.perf_counter() - start
+        if seconds < 0.5:
+            drawn, start = 0, time.perf_counter()
+            while (seconds := time.perf_counter() - start) < 0.5 or not drawn:
+                chain.sample(_SAMPLES, final="mean").cpu()
+                drawn += _SAMPLES
+        return samples, drawn / seconds
 
 
 def _write(

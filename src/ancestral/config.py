@@ -80,8 +80,8 @@ class VAEConfig:
     """Hidden layers of the mlp encoder, nearest the data first; the decoder mirrors them."""
     activation: Activation = "silu"
     """Of the mlp."""
-    width: int = 64
-    """Channels of the conv networks."""
+    width: int = 32
+    """Channels of the conv networks at the image's own size."""
     dropout: float = 0.0
     """Share of hidden units dropped in training."""
     beta: float = 1.0
@@ -122,8 +122,8 @@ class HVAEConfig:
     One number stands for all levels."""
     hidden: tuple[int, ...] = (200,)
     """bottom-up: hidden layers of each mlp between levels."""
-    width: int = 64
-    """Width of the ladder's stream, and channels of the conv networks."""
+    width: int = 32
+    """Width of the ladder's stream, or channels of the bottom-up posterior's conv networks."""
     blocks: int = 1
     """Residual blocks per level of the ladder."""
     dropout: float = 0.0
@@ -165,9 +165,14 @@ class DDPMConfig:
 
     T: int = 1000
     """Noise levels."""
-    schedule: ScheduleName = "cosine"
+    schedule: ScheduleName = "log-linear"
     """linear (Ho et al. 2020), cosine (Nichol & Dhariwal 2021), sigmoid (Jabri et al. 2023), or
-    log-linear, with equal steps of log-SNR (Kingma et al. 2021)."""
+    log-linear, with equal steps of log-SNR (Kingma et al. 2021), which suits the VLB."""
+    first_log_snr: float | None = None
+    """log-linear: log-SNR at t = 1. By default where the noise is as wide as one level of integer data (what
+    is finer is left to the reconstruction term), and 9 for real numbers."""
+    last_log_snr: float = -9.0
+    """log-linear: log-SNR at t = T."""
     prediction: Prediction = "velocity"
     """What the network is asked for: noise, data (x_0), mean (of the reverse step) or velocity."""
     variance: Variance = "learned"
@@ -178,8 +183,8 @@ class DDPMConfig:
     gamma: float = 5.0
     """The cap of min-snr."""
     channels: tuple[int, ...] | None = None
-    """U-Net channels of each resolution, for images. By default 64 64 below 16 pixels, 32 64 64 above."""
-    blocks: int = 2
+    """U-Net channels of each resolution, for images. By default 48 48 below 16 pixels, 32 64 64 above."""
+    blocks: int = 1
     """Residual blocks per resolution (images) or in all (vectors)."""
     attention: tuple[int, ...] = ()
     """Sides (in pixels) at which the U-Net has self-attention, beside the middle."""
@@ -193,6 +198,9 @@ class DDPMConfig:
     def __post_init__(self) -> None:
         checks.integer("T", self.T, low=1, high=1_000_000)
         checks.one_of("schedule", self.schedule, get_args(ScheduleName))
+        if self.first_log_snr is not None:
+            checks.number("first_log_snr", self.first_log_snr, low=-20.0, high=30.0)
+        checks.number("last_log_snr", self.last_log_snr, low=-30.0, high=20.0)
         checks.one_of("prediction", self.prediction, get_args(Prediction))
         checks.one_of("variance", self.variance, get_args(Variance))
         checks.one_of("loss", self.loss, get_args(DiffusionLoss))

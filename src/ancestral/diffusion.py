@@ -231,15 +231,9 @@ class DDPM(MarginalChain):
     # Training ----------------------------------------------------------------------------------------
 
     def training_loss(self, x: Tensor) -> Loss:
-        """The named loss at one level per example.
-
-        The levels of a batch are spread evenly over 1 … T from one random offset, so that each is
-        uniform and their average varies less (Kingma et al. 2021, appendix I.1).
-        """
-        u, n = self.features(x), len(x)
-        offset = torch.rand((), device=x.device)
-        spread = (torch.arange(n, device=x.device) + offset) / n
-        t = (spread * self.T).long().clamp(max=self.T - 1) + 1
+        """The named loss at one level per example (``training_levels``)."""
+        u = self.features(x)
+        t = self.training_levels(len(x), x.device)
         k = self.coefficients(u, t)
         eps = torch.randn_like(u)
         z = k.signal * u + k.noise * eps
@@ -258,16 +252,36 @@ class DDPM(MarginalChain):
         vlb = self._vlb(x, u, z, t, held)
         return Loss(simple + self.vlb_weight * vlb.value, {**terms, **vlb.terms})
 
+    def training_levels(self, n: int, device: torch.device) -> Tensor:
+        """One level per example, (n,): t = 1 with probability ``first_share``, the others alike.
+
+        The levels of a batch are spread evenly from one random offset, so that each has its probability
+        and their average varies less (Kingma et al. 2021, appendix I.1).
+        """
+        spread = (torch.arange(n, device=device) / n + torch.rand((), device=device)) % 1.0
+        first = self.first_share
+        if first == 1.0:
+            return torch.ones(n, dtype=torch.long, device=device)
+        above = ((spread - first) / (1.0 - first) * (self.T - 1)).floor().long() + 2
+        return above.clamp(min=1, max=self.T)
+
+    @property
+    def first_share(self) -> float:
+        """The probability of t = 1 in training: a tenth for the VLB, where t = 1 is a term of its own (the
+        reconstruction) that one level in T would hardly ever train; 1 / T for the other losses."""
+        return max(0.1, 1.0 / self.T) if self.loss == "vlb" else 1.0 / self.T
+
     def _vlb(self, x: Tensor, u: Tensor, z: Tensor, t: Tensor, predicted: Prediction) -> Loss:
-        """−ELBO from one level per example: T times its term (t = 1: reconstruction), plus prior matching."""
+        """−ELBO from one level per example: its term over its probability, plus prior matching."""
         first = t == 1
         # At t = 1 the posterior is a point, its KL is not asked for: a level with a finite one stands in.
         q = self.q_step(z, u, t.clamp(min=min(2, self.T)))
         matching = kl_divergence(q, DiagonalNormal(predicted.mean, predicted.sigma))
         reconstruction = -self.data_law(predicted).log_prob(x)
         zero = torch.zeros_like(matching)
-        reconstruction = self.T * torch.where(first, reconstruction, zero).mean()
-        matching = self.T * torch.where(first, zero, matching).mean()
+        reconstruction = torch.where(first, reconstruction, zero).mean() / self.first_share
+        others = (self.T - 1) / (1.0 - self.first_share) if self.T > 1 else 0.0
+        matching = others * torch.where(first, zero, matching).mean()
         prior = kl_divergence(self.q_top(u), self.p_top(len(x))).mean()
         return Loss(
             reconstruction + matching + prior,

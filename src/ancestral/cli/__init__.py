@@ -7,6 +7,7 @@ at once.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 from ancestral import __version__, checks
@@ -36,6 +37,8 @@ example:
   ancestral evaluate runs/vae
 """
 
+_MEMORY = "out of memory. Use a smaller --batch-size, fewer samples or a smaller model."
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 for a failure, 2 for a mistake, 130 when interrupted."""
@@ -44,19 +47,21 @@ def main(arguments: list[str] | None = None) -> int:
         return _dispatch(arguments)
     except (ValueError, FloatingPointError) as error:
         return _fail(str(error), 2)
-    except MemoryError:
-        return _fail("out of memory. Use a smaller --batch-size.", 1)
+    except BrokenPipeError:
+        # Whoever read our output has left. What is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         return _fail(_os_message(error), 1)
+    except MemoryError:
+        return _fail(_MEMORY, 1)
     except RuntimeError as error:
-        # Divergence and a full device are the user's to mend; any other one is a defect and shows itself.
+        # Divergence and full memory are the user's to mend; any other one is a defect and shows itself.
         if type(error).__name__ == "RunDiverged":
             return _fail(str(error), 1)
-        if type(error).__name__ == "OutOfMemoryError":
-            return _fail("the device is out of memory. Use a smaller --batch-size or --device cpu.", 1)
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            return _fail(_MEMORY, 1)
         raise
-    except BrokenPipeError:
-        return 1
     except KeyboardInterrupt:
         return _fail("interrupted.", 130)
 
@@ -71,6 +76,7 @@ def _dispatch(arguments: list[str]) -> int:
     checks.one_of("the command", arguments[0], COMMANDS)
     module = importlib.import_module(f"ancestral.cli.{arguments[0]}")
     module.run(arguments[1:])
+    sys.stdout.flush()
     return 0
 
 

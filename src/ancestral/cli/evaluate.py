@@ -55,11 +55,11 @@ def run(arguments: list[str]) -> None:
     config = folder.config
     if options.n is not None:
         checks.integer("n", options.n, low=1)
+    checks.integer("seed", options.seed, low=0)
     chain = load_run(options.run)
     levels = default_levels(chain) if options.levels is None else options.levels
-    data = load_data(
-        options.data or config.data.source, binarize=config.data.binarize, validation=config.data.validation
-    )
+    source = config.data.source if options.data is None else options.data
+    data = load_data(source, binarize=config.data.binarize, validation=config.data.validation)
     if data.spec != folder.spec:
         raise ValueError(
             f"the data are examples of {data.spec}, and {options.run} was trained on {folder.spec}. Give "
@@ -77,7 +77,7 @@ def run(arguments: list[str]) -> None:
             seed=options.seed,
             progress=progress,
         )
-    answer = {"model": folder.name, "data": config.data.source, "split": options.split, **result.json()}
+    answer = {"model": folder.name, "data": source, "split": options.split, **result.json()}
     print(json.dumps(answer) if options.json else _table(answer, result, chain.T))
 
 

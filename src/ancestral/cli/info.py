@@ -47,7 +47,7 @@ def _facts(folder: Any) -> dict[str, Any]:
     held_out = [record for record in records if record["kind"] == "validation"]
     timing = folder.records("timing.jsonl")
     points = folder.checkpoints
-    step = int(points[-1].name.removeprefix("step-")) if points else 0
+    step = folder.step
     facts: dict[str, Any] = {
         "run": str(folder.path),
         "kind": folder.name,
@@ -73,8 +73,11 @@ def _parameters(checkpoint: Path) -> int:
     """Counted from the checkpoint's header, without reading the weights."""
     import math
 
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(checkpoint / "state.safetensors", framework="numpy") as file:
-        names = [name for name in file.keys() if name.startswith("ema/")]  # noqa: SIM118
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    try:
+        with safe_open(checkpoint / "state.safetensors", framework="numpy") as file:
+            names = [name for name in file.keys() if name.startswith("ema/")]  # noqa: SIM118
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{checkpoint}: not a readable checkpoint ({error}).") from error

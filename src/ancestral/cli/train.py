@@ -156,7 +156,6 @@ def _drive(
 
     with stop_on_signal() as should_stop, training_progress(title, steps) as report:
         fitted = call(report, should_stop)
-    step = fitted.records[-1]["step"] if fitted.records else steps
     if as_json:
         print(
             json.dumps(
@@ -170,7 +169,10 @@ def _drive(
             )
         )
     if not fitted.finished:
-        print(f"stopped after step {step}. Go on with: ancestral train --resume {out}", file=sys.stderr)
+        print(
+            f"stopped after step {fitted.step}. Go on with: ancestral train --resume {out}", file=sys.stderr
+        )
+        raise KeyboardInterrupt
     elif not fitted.records:
         print(f"{out}: all {steps} steps are taken already.", file=sys.stderr)
     else:

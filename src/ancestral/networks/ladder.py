@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
+from ancestral.networks.conv import channels_last, channels_last_, halved
+
 Size = tuple[int, int]
 VECTOR: Size = (1, 1)
 """The size of a level without spatial extent; its blocks are linear layers."""
@@ -26,11 +28,6 @@ def level_sizes(size: Size, levels: int) -> list[Size]:
     while min(sizes[-1]) > 2:
         sizes.append(halved(sizes[-1]))
     return [sizes[level * len(sizes) // levels if levels > len(sizes) else level] for level in range(levels)]
-
-
-def halved(size: Size) -> Size:
-    """Half the size, rounded up, as a stride-2 convolution with padding 1 gives it."""
-    return (size[0] + 1) // 2, (size[1] + 1) // 2
 
 
 def mix(width_in: int, width_out: int, *, spatial: bool, kernel: int = 3, stride: int = 1) -> nn.Module:
@@ -49,6 +46,7 @@ class Residual(nn.Module):
         self.second = mix(width, width, spatial=spatial)
         self.dropout = nn.Dropout(dropout)
         zero(self.second)
+        channels_last_(self)
 
     def forward(self, u: Tensor) -> Tensor:
         """(n, width, …) → (n, width, …)."""
@@ -89,10 +87,11 @@ class BottomUp(nn.Module):
             layers += [Residual(width, spatial=spatial, dropout=dropout) for _ in range(blocks)]
             self.levels.append(nn.Sequential(*layers))
             previous = here
+        channels_last_(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(n, channels, …) → a list of (n, width, …), one for each level."""
-        u = self.entry(x)
+        u = self.entry(channels_last(x) if x.dim() == 4 else x)
         features = []
         for level in self.levels:
             u = level(u)

@@ -15,26 +15,28 @@ from torch import Tensor
 
 FORMAT = 1
 _PREFIX = "step-"
-_TEMPORARY = ".incomplete-"
+TEMPORARY = ".incomplete-"
+"""How the name of a file or folder begins that is still being written, or removed."""
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or is not of this model."""
 
 
-def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> Path:
-    """Write ``folder``/step-…, with ``facts`` (JSON) beside the tensors; returns its path.
+def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], *, images_seen: int) -> Path:
+    """Write ``folder``/step-…, its tensors and, as JSON, how far it is; returns its path.
 
     Written under a temporary name and renamed when all of it is on the disk, so that a process killed
     at any moment leaves whole checkpoints only.
     """
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"{_PREFIX}{step:08d}"
-    temporary = folder / f"{_TEMPORARY}{final.name}"
+    temporary = folder / f"{TEMPORARY}{final.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     save_file(tensors, temporary / "state.safetensors")
-    facts = {"format": FORMAT, "step": step, "sha256": _sha256(temporary / "state.safetensors"), **facts}
+    digest = _sha256(temporary / "state.safetensors")
+    facts = {"format": FORMAT, "step": step, "images_seen": images_seen, "sha256": digest}
     (temporary / "state.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     for name in ("state.safetensors", "state.json"):
         _sync(temporary / name)
@@ -50,6 +52,12 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
         if not isinstance(facts, dict) or facts.get("format") != FORMAT:
             raise CheckpointError(f"{path}: not a checkpoint of this format (format {FORMAT}).")
+        for name in ("step", "images_seen"):
+            if not isinstance(facts.get(name), int):
+                raise CheckpointError(
+                    f"{path / 'state.json'}: {name} is {facts.get(name)!r}; it must be a whole number. "
+                    "Remove this folder to go on from an older checkpoint."
+                )
         if facts.get("sha256") != _sha256(path / "state.safetensors"):
             raise CheckpointError(
                 f"{path}: state.safetensors is not the file that was saved (cut short or edited). Remove "
@@ -64,20 +72,26 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints of a folder, oldest first."""
-    return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
+    numbered = (path for path in folder.glob(f"{_PREFIX}*") if path.name[len(_PREFIX) :].isdecimal())
+    return sorted((path for path in numbered if path.is_dir()), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The step that a checkpoint is of, from its name."""
+    return int(path.name[len(_PREFIX) :])
 
 
 def prune(folder: Path, keep: int) -> None:
     """Remove all but the ``keep`` newest checkpoints, and what interrupted ones left."""
     for path in checkpoints(folder)[:-keep]:
         _remove(path)
-    for path in folder.glob(f"{_TEMPORARY}*"):
+    for path in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Replace a text file as a whole: the old one or the new one is there, never a part."""
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{path.name}")
     temporary.write_text(text, encoding="utf-8")
     _sync(temporary)
     temporary.replace(path)
@@ -85,7 +99,7 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 def _remove(path: Path) -> None:
     # Renamed first: a half-removed checkpoint must not look like one.
-    doomed = path.with_name(f"{_TEMPORARY}removed-{path.name}")
+    doomed = path.with_name(f"{TEMPORARY}removed-{path.name}")
     shutil.rmtree(doomed, ignore_errors=True)
     path.rename(doomed)
     shutil.rmtree(doomed)

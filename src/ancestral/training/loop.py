@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ancestral.chain import Chain
+from ancestral.config import TrainingConfig
 from ancestral.data import Dataset
-from ancestral.elbo import Loss
 from ancestral.randomness import own_randomness, reseed
 from ancestral.training.order import DataOrder
 from ancestral.training.precision import autocast, training_dtype
@@ -52,14 +53,10 @@ def train(state: TrainingState, data: Dataset) -> Generator[StepRecord, None, No
     Starts wherever ``state`` is. Every step seeds torch's generators from (seed, images seen), so what
     the caller draws between steps changes nothing; the caller's random state comes back at the end.
     Raises ``TrainingDiverged`` at the first loss or gradient that is not finite, before it reaches the
-    weights on a CPU, and within ``log_every`` steps on a GPU.
+    weights on a CPU, and within ``log_every`` steps on a GPU, where looking waits for the device.
     """
     config, chain = state.config, state.chain
-    if len(data.train) < config.batch_size:
-        raise ValueError(
-            f"batch_size is {config.batch_size} and the data have {len(data.train)} training examples; "
-            f"choose a batch size of at most {len(data.train)}."
-        )
+    check_fits(chain, data, config)
     parameters = list(state.parameters.values())
     device = parameters[0].device
     dtype = training_dtype(config.precision, device, chain)
@@ -78,24 +75,43 @@ def train(state: TrainingState, data: Dataset) -> Generator[StepRecord, None, No
             # Per dimension, so that one clip and one rate suit data of any size.
             (loss.value / chain.spec.dims).backward()
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
-            if device.type == "cpu" or (step + 1) % config.log_every == 0:
-                check_finite(step + 1, loss, norm)
-            state.update()
-            yield StepRecord(
+            record = StepRecord(
                 step + 1,
-                state.images_seen,
+                state.images_seen + config.batch_size,
                 loss.value.detach(),
                 loss.terms,
                 norm,
                 state.learning_rate(step),
             )
+            if device.type == "cpu" or record.step % config.log_every == 0 or record.step == config.steps:
+                check_finite(record)
+            state.update()
+            yield record
 
 
-def check_finite(step: int, loss: Loss, norm: Tensor) -> None:
+def check_fits(chain: Chain, data: Dataset, config: TrainingConfig) -> None:
+    """Refuse options that cannot work with these data."""
+    if chain.spec != data.spec:
+        raise ValueError(
+            f"the chain is for examples of {chain.spec} and the data are of {data.spec}; build the chain "
+            "for these data."
+        )
+    if len(data.train) < config.batch_size:
+        raise ValueError(
+            f"batch_size is {config.batch_size} and the data have {len(data.train)} training examples; "
+            f"choose a batch size of at most {len(data.train)}."
+        )
+
+
+def check_finite(record: StepRecord) -> None:
     """Raise ``TrainingDiverged`` with the first term that is not finite, if there is one."""
-    if bool(torch.isfinite(norm)) and bool(torch.isfinite(loss.value)):
+    if _finite(record.gradient_norm) and _finite(record.loss):
         return
-    for name, term in loss.terms.items():
-        if not bool(torch.isfinite(term)):
-            raise TrainingDiverged(step, f"the {name} term")
-    raise TrainingDiverged(step, "the loss" if not bool(torch.isfinite(loss.value)) else "the gradient")
+    for name, term in record.terms.items():
+        if not _finite(term):
+            raise TrainingDiverged(record.step, f"the {name} term")
+    raise TrainingDiverged(record.step, "the gradient" if _finite(record.loss) else "the loss")
+
+
+def _finite(value: Tensor) -> bool:
+    return bool(torch.isfinite(value))

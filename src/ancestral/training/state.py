@@ -118,8 +118,12 @@ def model_tensors(chain: Chain) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def restore_model(chain: Chain, tensors: dict[str, Tensor], prefix: str) -> None:
-    """Copy the tensors named ``prefix`` + name into the chain. ``ValueError`` when one lacks or misfits."""
-    for name, own in model_tensors(chain).items():
+    """Copy the tensors named ``prefix`` + name into the chain. ``ValueError`` when they are another's."""
+    lasting = model_tensors(chain)
+    foreign = {n.removeprefix("model/") for n in tensors if n.startswith("model/")} - lasting.keys()
+    if foreign:
+        raise ValueError(f"the checkpoint is of another model: this one has no {min(foreign)}.")
+    for name, own in lasting.items():
         given = tensors.get(prefix + name)
         # The average is of parameters only: buffers are the model's own.
         given = tensors.get("model/" + name) if given is None else given

@@ -1,0 +1,289 @@
+"""A run's folder: its configuration, metrics, checkpoints and pictures. All paths in it are relative.
+
+config.json          data, model and training options, what one example is, the data's fingerprint
+metrics.jsonl        a line per record; a function of the configuration alone, without times
+timing.jsonl         seconds and rates of this machine
+checkpoints/         step-…/state.safetensors and state.json
+samples/             a picture per step-…
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ancestral
+from ancestral import checks
+from ancestral.build import build_chain
+from ancestral.chain import Chain
+from ancestral.config import (
+    MODELS,
+    DataConfig,
+    DDPMConfig,
+    HVAEConfig,
+    ModelConfig,
+    RunConfig,
+    TrainingConfig,
+    VAEConfig,
+)
+from ancestral.data import Dataset, content_hash
+from ancestral.spec import DataSpec
+from ancestral.training.checkpoint import (
+    TEMPORARY,
+    CheckpointError,
+    checkpoints,
+    load_checkpoint,
+    prune,
+    save_checkpoint,
+    step_of,
+    write_text_atomically,
+)
+from ancestral.training.state import TrainingState, restore_model
+
+FORMAT = 1
+C = TypeVar("C", DataConfig, TrainingConfig, VAEConfig, HVAEConfig, DDPMConfig)
+
+
+class RunFolder:
+    """One run on disk. ``create`` makes a new one, ``open`` an existing one."""
+
+    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
+        self.path = path
+        self.facts = facts
+
+    # config.json -----------------------------------------------------------------------------------
+
+    @staticmethod
+    def create(
+        path: Path, data: Dataset, training: TrainingConfig, *, config: RunConfig | None = None
+    ) -> RunFolder:
+        """A new folder for a run. ``ValueError`` when something is there already, or it cannot be written."""
+        _check_free(path)
+        facts: dict[str, Any] = {
+            "format": FORMAT,
+            "version": ancestral.__version__,
+            "data": None if config is None else dataclasses.asdict(config.data),
+            "model": None if config is None else model_json(config.model),
+            "training": dataclasses.asdict(training),
+            "spec": {"shape": list(data.spec.shape), "levels": data.spec.levels},
+            "content": content_hash(data),
+        }
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_text_atomically(path / "config.json", json.dumps(facts, indent=1) + "\n")
+        except OSError as error:
+            raise ValueError(f"{path} cannot be written ({error.strerror}). Choose another --out.") from error
+        return RunFolder(path, facts)
+
+    @staticmethod
+    def open(path: Path) -> RunFolder:
+        """The run in ``path``. ``ValueError`` when there is none, or its configuration cannot be read."""
+        if not path.exists():
+            near = checks.suggest(path.name, [p.name for p in path.parent.glob("*") if p.is_dir()])
+            raise ValueError(f"there is no run at {path}: no such folder.{near}")
+        if not (path / "config.json").is_file():
+            raise ValueError(
+                f"there is no run at {path}: it has no config.json. Give the folder that --out named."
+            )
+        try:
+            facts = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path / 'config.json'} cannot be read ({error}).") from error
+        expected = {"format", "version", "data", "model", "training", "spec", "content"}
+        if not isinstance(facts, dict) or facts.get("format") != FORMAT or set(facts) != expected:
+            raise ValueError(
+                f"{path / 'config.json'} is not a configuration of this format: it must have the keys "
+                f"{', '.join(sorted(expected))} and format {FORMAT}."
+            )
+        folder = RunFolder(path, facts)
+        # Read once, so that an edited file is refused here and not halfway through something.
+        _ = folder.spec, folder.training if facts["model"] is None else folder.config
+        return folder
+
+    @property
+    def name(self) -> str:
+        """What kind of model the run is of."""
+        return "custom" if self.facts["model"] is None else str(self.facts["model"]["kind"])
+
+    @property
+    def spec(self) -> DataSpec:
+        """What one example of the training data is."""
+        spec = self.facts["spec"]
+        try:
+            return DataSpec(tuple(spec["shape"]), spec["levels"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.path / 'config.json'}: spec is {spec!r}; it must hold the shape of one example and "
+                "its levels (or null)."
+            ) from error
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's options, checked again. ``ValueError`` names what does not fit."""
+        if self.facts["model"] is None:
+            raise ValueError(
+                f"{self.path} is a run of a chain built in Python, which its folder cannot rebuild. Build "
+                "the chain yourself and call load_run(path, chain=chain)."
+            )
+        return RunConfig(
+            data=_typed(DataConfig, self.facts["data"], self._where("data")),
+            model=self._model(self.facts["model"]),
+            training=self.training,
+        )
+
+    def _where(self, part: str) -> str:
+        return f"{self.path / 'config.json'}: {part}"
+
+    def _model(self, given: Any) -> ModelConfig:
+        where = self._where("model")
+        values = dict(given) if isinstance(given, dict) else {}
+        kind = values.pop("kind", None)
+        checks.one_of(f"{where}.kind", kind, MODELS)
+        if kind == VAEConfig.kind:
+            return _typed(VAEConfig, values, where)
+        if kind == HVAEConfig.kind:
+            return _typed(HVAEConfig, values, where)
+        return _typed(DDPMConfig, values, where)
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The training options, checked again."""
+        return _typed(TrainingConfig, self.facts["training"], self._where("training"))
+
+    # checkpoints -------------------------------------------------------------------------------------
+
+    def save(self, state: TrainingState) -> Path:
+        """Write a checkpoint of ``state`` and remove old ones."""
+        folder = self.path / "checkpoints"
+        path = save_checkpoint(folder, state.step, state.tensors(), images_seen=state.images_seen)
+        prune(folder, state.config.keep)
+        return path
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return checkpoints(self.path / "checkpoints")
+
+    @property
+    def step(self) -> int:
+        """The step of the newest checkpoint; 0 when there is none yet."""
+        return step_of(self.checkpoints[-1]) if self.checkpoints else 0
+
+    def restore(self, state: TrainingState) -> None:
+        """Bring ``state`` to the newest checkpoint, or leave it at the start when there is none yet."""
+        if self.checkpoints:
+            tensors, facts = load_checkpoint(self.checkpoints[-1])
+            with _named(self.checkpoints[-1]):
+                state.restore(tensors, facts["images_seen"])
+
+    def load_weights(self, chain: Chain) -> int:
+        """Put the newest averaged weights into ``chain``, in evaluation mode; returns their step."""
+        if not self.checkpoints:
+            raise CheckpointError(
+                f"{self.path} has no checkpoint yet. Let it train: ancestral train --resume {self.path}"
+            )
+        tensors, facts = load_checkpoint(self.checkpoints[-1])
+        with _named(self.checkpoints[-1]):
+            restore_model(chain, tensors, "ema/")
+        chain.eval()
+        return int(facts["step"])
+
+    # metrics -----------------------------------------------------------------------------------------
+
+    def append(self, name: str, record: dict[str, Any]) -> None:
+        """Add a line to a .jsonl file."""
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def records(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+        """The lines of a .jsonl file; a last line that a killed process left unfinished is not one."""
+        path = self.path / name
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1] if line]
+
+    def rewind(self, step: int) -> None:
+        """Forget the metrics of steps after ``step``, which will be taken again."""
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            kept = [record for record in self.records(name) if record["step"] <= step]
+            text = "".join(json.dumps(record) + "\n" for record in kept)
+            write_text_atomically(self.path / name, text)
+
+    def picture_path(self, step: int) -> Path:
+        """Where the sample picture of a step is."""
+        return self.path / "samples" / f"step-{step:08d}.png"
+
+
+def load_run(path: str | Path, *, chain: Chain | None = None) -> Chain:
+    """The trained chain of a run folder, with its averaged weights, on the CPU, in evaluation mode.
+
+    A run of a chain of your own class needs that ``chain``, built as it was, to load the weights into.
+    """
+    folder = RunFolder.open(Path(path))
+    if chain is None:
+        chain = build_chain(folder.config.model, folder.spec)
+    folder.load_weights(chain)
+    return chain
+
+
+def model_json(config: ModelConfig) -> dict[str, Any]:
+    """A model's options with its kind."""
+    return {"kind": config.kind, **dataclasses.asdict(config)}
+
+
+def _check_free(path: Path) -> None:
+    """Refuse a path where a new run would mix with what is there."""
+    if (path / "config.json").exists():
+        raise ValueError(
+            f"{path} holds another run. Give --out a new folder, or go on with it: "
+            f"ancestral train --resume {path}"
+        )
+    # What a run that was killed before its first complete file left behind does not count.
+    if path.exists() and not (path.is_dir() and all(p.name.startswith(TEMPORARY) for p in path.iterdir())):
+        what = "a folder that is not empty" if path.is_dir() else "not a folder"
+        raise ValueError(f"{path} is {what}. Give --out a new folder.")
+
+
+@contextlib.contextmanager
+def _named(checkpoint: Path) -> Iterator[None]:
+    """Say which checkpoint does not fit."""
+    try:
+        yield
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from error
+
+
+def _typed(kind: type[C], values: Any, where: str) -> C:
+    """Options read back from JSON: unknown, missing and mistyped ones are named."""
+    from pydantic import TypeAdapter, ValidationError
+
+    _check_keys(kind, values, where)
+    try:
+        # As JSON, where a list is a tuple and otherwise every type must be what it is.
+        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise ValueError(_problem(error.errors()[0], where)) from error
+
+
+def _problem(found: Any, where: str) -> str:
+    """One message from what pydantic found, in our words where they are ours."""
+    place = ".".join([where, *(str(part) for part in found["loc"])])
+    return f"{place}: {found['msg'].removeprefix('Value error, ').rstrip('.')}."
+
+
+def _check_keys(kind: Any, values: Any, where: str) -> None:
+    fields = {field.name: field.default_factory for field in dataclasses.fields(kind)}
+    given = values.keys() if isinstance(values, dict) else set()
+    if not isinstance(values, dict) or given != fields.keys():
+        raise ValueError(
+            f"{where}: the options do not fit this version: unknown {sorted(given - fields.keys())}, missing "
+            f"{sorted(fields.keys() - given)}."
+        )
+    for name, part in fields.items():
+        if dataclasses.is_dataclass(part):
+            _check_keys(part, values[name], f"{where}.{name}")
