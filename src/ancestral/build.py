@@ -43,8 +43,9 @@ from ancestral.vae import VAE
 def build_chain(config: ModelConfig, spec: DataSpec, *, train: Tensor | None = None) -> Chain:
     """The chain that ``config`` describes, for data of ``spec``, with fresh weights.
 
-    ``train``, (n, *shape), sets the standardisation of real-valued data; leave it out where weights
-    (which carry it) are loaded afterwards. Weights are drawn with torch's global generator.
+    ``train``, (n, *shape), are the training examples as the model sees them (``Dataset.seen``): they set
+    the standardisation and the centre. Leave it out where weights, which carry these, are loaded
+    afterwards. Weights are drawn with torch's global generator.
     """
     scaling = Scaling(spec)
     if train is not None:
@@ -67,7 +68,7 @@ def build_likelihood(config: LikelihoodConfig, spec: DataSpec, scaling: Scaling)
         kind = "gaussian" if spec.levels is None else "discretized-logistic"
         kind = "bernoulli" if spec.levels == 2 else kind
     if kind == "bernoulli":
-        return BernoulliLikelihood(spec)
+        return BernoulliLikelihood(spec, scaling)
     sigma = config.sigma
     if sigma == "auto":
         sigma = "per-pixel" if spec.levels is None else "predicted"

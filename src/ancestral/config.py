@@ -122,7 +122,7 @@ class HVAEConfig:
     One number stands for all levels."""
     hidden: tuple[int, ...] = (200,)
     """bottom-up: hidden layers of each mlp between levels."""
-    width: int = 32
+    width: int = 48
     """Width of the ladder's stream, or channels of the bottom-up posterior's conv networks."""
     blocks: int = 1
     """Residual blocks per level of the ladder."""

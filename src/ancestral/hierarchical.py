@@ -79,7 +79,7 @@ class MarkovHVAE(BottomUpChain):
 
     def features(self, x: Tensor) -> Tensor:
         """mu and log sigma of q(z_1|x), (n, 2 · d_1)."""
-        out: Tensor = self.encoder(self.scaling(x))
+        out: Tensor = self.encoder(self.scaling.centred(x))
         return out
 
     def q_first(self, h: Features) -> Distribution:
@@ -164,7 +164,7 @@ class LadderHVAE(Chain):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The bottom-up features of every level, nearest the data first."""
-        out: list[Tensor] = self.bottom_up(self.scaling(x))
+        out: list[Tensor] = self.bottom_up(self.scaling.centred(x))
         return out
 
     def p_top(self, n: int) -> DiagonalNormal:

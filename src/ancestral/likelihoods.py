@@ -44,12 +44,12 @@ class Likelihood(nn.Module, ABC):
 
 
 class BernoulliLikelihood(Likelihood):
-    """Each entry 0 or 1, with the decoder's output as logits. The data must have 2 levels."""
+    """Each entry 0 or 1; the decoder moves the logits of the mean. The data must have 2 levels."""
 
     per_entry = 1
     discrete = True
 
-    def __init__(self, spec: DataSpec) -> None:
+    def __init__(self, spec: DataSpec, scaling: Scaling) -> None:
         super().__init__()
         if spec.levels != 2:
             kind = "real-valued" if spec.levels is None else f"integers of {spec.levels} levels"
@@ -58,10 +58,12 @@ class BernoulliLikelihood(Likelihood):
                 "(--binarize dynamic or threshold), or choose another likelihood."
             )
         self.shape = spec.shape
+        self.scaling = scaling
 
     def forward(self, out: Tensor) -> Distribution:
-        """Bernoulli(sigmoid(out))."""
-        return Bernoulli(full_precision(out).reshape(-1, *self.shape))
+        """Bernoulli(sigmoid(out + logit of the training mean)), the mean kept within [0.005, 0.995]."""
+        start = torch.logit((0.5 * (self.scaling.centre + 1.0)).clamp(0.005, 0.995))
+        return Bernoulli(full_precision(out).reshape(-1, *self.shape) + start)
 
 
 class ScaleLikelihood(Likelihood):
@@ -95,7 +97,7 @@ class ScaleLikelihood(Likelihood):
         if self.sigma == "predicted":
             log_sigma = log_sigma + soft_clamp(out[:, 1], 8.0)
         # A leading axis, so that the batch is (n,) also where sigma is a single number.
-        return out[:, 0], log_sigma.exp().expand(len(out), *self.shape)
+        return out[:, 0] + self.scaling.centre, log_sigma.exp().expand(len(out), *self.shape)
 
 
 class GaussianLikelihood(ScaleLikelihood):

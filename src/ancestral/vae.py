@@ -29,7 +29,7 @@ from ancestral.spec import DataSpec
 class VAE(Chain):
     """x ← z, with a Gaussian encoder and any likelihood as decoder.
 
-    ``encoder`` maps the scaled data (n, *shape) to (n, 2 · latent_dims), mu and log sigma; ``decoder``
+    ``encoder`` maps the centred data (n, *shape) to (n, 2 · latent_dims), mu and log sigma; ``decoder``
     maps z (n, latent_dims) to what ``likelihood`` reads. ``reweighting`` changes the
     training loss only, and ``training_samples`` is the number of Monte Carlo draws in it.
     """
@@ -61,7 +61,7 @@ class VAE(Chain):
 
     def features(self, x: Tensor) -> Tensor:
         """mu and log sigma of q(z|x), (n, 2 · latent_dims)."""
-        out: Tensor = self.encoder(self.scaling(x))
+        out: Tensor = self.encoder(self.scaling.centred(x))
         return out
 
     def q_top(self, h: Features) -> Distribution:

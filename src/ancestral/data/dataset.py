@@ -102,6 +102,10 @@ class Dataset:
         assert self.source_levels is not None
         return Split(fixed_bits(self.train.x, name, levels=self.source_levels), self.train.labels)
 
+    def seen(self) -> Tensor:
+        """All training examples as a model sees them, (N, *shape): under dynamic binarisation, one draw."""
+        return self.batch(torch.arange(len(self.train), device=self.train.x.device))
+
     def to(self, device: str | torch.device) -> Dataset:
         """The same data set with all its tensors on ``device``."""
         return replace(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
-from ancestral.networks.conv import channels_last, channels_last_, halved
+from ancestral.networks.conv import channels_last, channels_last_, group_norm, halved
 
 Size = tuple[int, int]
 VECTOR: Size = (1, 1)
@@ -38,10 +38,11 @@ def mix(width_in: int, width_out: int, *, spatial: bool, kernel: int = 3, stride
 
 
 class Residual(nn.Module):
-    """u + second(silu(first(silu(u)))), with the second layer zero at the start."""
+    """u + second(silu(first(silu(norm(u))))), with the second layer zero at the start."""
 
     def __init__(self, width: int, *, spatial: bool, dropout: float = 0.0) -> None:
         super().__init__()
+        self.norm = group_norm(width) if spatial else nn.LayerNorm(width)
         self.first = mix(width, width, spatial=spatial)
         self.second = mix(width, width, spatial=spatial)
         self.dropout = nn.Dropout(dropout)
@@ -50,7 +51,7 @@ class Residual(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """(n, width, …) → (n, width, …)."""
-        v = self.first(F.silu(u))
+        v = self.first(F.silu(self.norm(u)))
         out: Tensor = u + self.second(self.dropout(F.silu(v)))
         return out
 

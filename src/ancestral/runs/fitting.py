@@ -145,7 +145,7 @@ def initial_chain(config: RunConfig, data: Dataset) -> Chain:
     cpu = torch.device("cpu")
     with own_randomness(cpu):
         reseed(cpu, config.training.seed, _WEIGHTS)
-        return build_chain(config.model, data.spec, train=data.train.x)
+        return build_chain(config.model, data.spec, train=data.seen())
 
 
 def pick_device(name: str) -> torch.device:
@@ -284,6 +284,6 @@ class _Session:
 
     def _save(self, record: StepRecord) -> None:
         if self.folder is not None:
-            # On a GPU not every step was looked at, and a checkpoint must be one to go on from.
+            # Where it was asked to stop, a step on a GPU may not have been looked at yet.
             check_finite(record)
             self.folder.save(self.state)

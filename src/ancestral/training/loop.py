@@ -53,7 +53,8 @@ def train(state: TrainingState, data: Dataset) -> Generator[StepRecord, None, No
     Starts wherever ``state`` is. Every step seeds torch's generators from (seed, images seen), so what
     the caller draws between steps changes nothing; the caller's random state comes back at the end.
     Raises ``TrainingDiverged`` at the first loss or gradient that is not finite, before it reaches the
-    weights on a CPU, and within ``log_every`` steps on a GPU, where looking waits for the device.
+    weights on a CPU. On a GPU, where looking waits for the device, only steps are looked at of which
+    something is made (``looked_at``).
     """
     config, chain = state.config, state.chain
     check_fits(chain, data, config)
@@ -83,7 +84,7 @@ def train(state: TrainingState, data: Dataset) -> Generator[StepRecord, None, No
                 norm,
                 state.learning_rate(step),
             )
-            if device.type == "cpu" or record.step % config.log_every == 0 or record.step == config.steps:
+            if device.type == "cpu" or looked_at(config, record.step):
                 check_finite(record)
             state.update()
             yield record
@@ -101,6 +102,12 @@ def check_fits(chain: Chain, data: Dataset, config: TrainingConfig) -> None:
             f"batch_size is {config.batch_size} and the data have {len(data.train)} training examples; "
             f"choose a batch size of at most {len(data.train)}."
         )
+
+
+def looked_at(config: TrainingConfig, step: int) -> bool:
+    """Whether something is made of a step: a record, an evaluation, a picture, a checkpoint, or the end."""
+    spans = (config.log_every, config.evaluate_every, config.sample_every, config.checkpoint_every)
+    return step == config.steps or any(span > 0 and step % span == 0 for span in spans)
 
 
 def check_finite(record: StepRecord) -> None:
