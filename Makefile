@@ -16,7 +16,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.installed-run ## train and compare a VAE, a hierarchical VAE and a DDPM on digits, into runs/digits
-	$(BIN)/ancestral compare --data digits --out runs/digits
+	$(BIN)/ancestral compare --data digits --out runs/digits --steps 600
 
 # The tests run in WORKERS processes of one thread each: more threads than cores are slower.
 test: $(VENV)/.installed-test ## lint, format check, types, import contracts, tests

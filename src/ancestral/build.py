@@ -195,7 +195,8 @@ def build_schedule(config: DDPMConfig, spec: DataSpec) -> Schedule:
     first = config.first_log_snr
     if first is None:
         # Data in [-1, 1] have levels 2 / (levels - 1) apart; at log-SNR l the noise is about e^(-l/2) wide.
-        first = 9.0 if spec.levels is None else 2.0 * math.log((spec.levels - 1) / 2.0)
+        # Few levels are further apart than the data are wide, and want less noise than that.
+        first = 9.0 if spec.levels is None else max(2.0 * math.log((spec.levels - 1) / 2.0), 2.5)
     return Schedule.log_linear(config.T, first=first, last=config.last_log_snr)
 
 

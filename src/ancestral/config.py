@@ -170,7 +170,7 @@ class DDPMConfig:
     log-linear, with equal steps of log-SNR (Kingma et al. 2021), which suits the VLB."""
     first_log_snr: float | None = None
     """log-linear: log-SNR at t = 1. By default where the noise is as wide as one level of integer data (what
-    is finer is left to the reconstruction term), and 9 for real numbers."""
+    is finer is left to the reconstruction term), but at least 2.5; and 9 for real numbers."""
     last_log_snr: float = -9.0
     """log-linear: log-SNR at t = T."""
     prediction: Prediction = "velocity"
