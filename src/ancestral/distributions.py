@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -147,8 +147,8 @@ class Discretized(_Factorised, ABC):
 
     @staticmethod
     @abstractmethod
-    def log_interval(lower: Tensor, upper: Tensor) -> Tensor:
-        """log(F(upper) − F(lower)) of the standard law, without cancellation."""
+    def log_interval(middle: Tensor, gap: Tensor) -> Tensor:
+        """log(F(middle + gap/2) − F(middle − gap/2)) of the standard law, without cancellation."""
 
     @staticmethod
     @abstractmethod
@@ -163,13 +163,16 @@ class Discretized(_Factorised, ABC):
         """Log probability of each entry, (n, …)."""
         width = 2.0 / (self.levels - 1)
         centre = value.to(self.loc.dtype) * width - 1.0
-        lower = (centre - 0.5 * width - self.loc) / self.scale
-        upper = (centre + 0.5 * width - self.loc) / self.scale
-        inside = self.log_interval(lower, upper)
+        # The bin's width is kept apart: far from loc, its two edges may round to the same number.
+        middle, gap = (centre - self.loc) / self.scale, width / self.scale
         return torch.where(
             value == 0,
-            self.log_cdf(upper),
-            torch.where(value == self.levels - 1, self.log_cdf(-lower), inside),
+            self.log_cdf(middle + 0.5 * gap),
+            torch.where(
+                value == self.levels - 1,
+                self.log_cdf(0.5 * gap - middle),
+                self.log_interval(middle, gap),
+            ),
         )
 
     @property
@@ -199,9 +202,10 @@ class DiscretizedLogistic(Discretized):
         return F.logsigmoid(z)
 
     @staticmethod
-    def log_interval(lower: Tensor, upper: Tensor) -> Tensor:
+    def log_interval(middle: Tensor, gap: Tensor) -> Tensor:
         """σ(u) − σ(l) = σ(u) σ(−l) (1 − e^{l−u}), so its logarithm is a sum of exact terms."""
-        return F.logsigmoid(upper) + F.logsigmoid(-lower) + log1mexp(upper - lower)
+        half = 0.5 * gap
+        return F.logsigmoid(middle + half) + F.logsigmoid(half - middle) + log1mexp(gap)
 
     @staticmethod
     def standard_draw(like: Tensor) -> Tensor:
@@ -217,22 +221,20 @@ class DiscretizedNormal(Discretized):
     @staticmethod
     def log_cdf(z: Tensor) -> Tensor:
         """log Φ(z)."""
-        return torch.special.log_ndtr(z)
+        return log_ndtr(z)
 
     @staticmethod
-    def log_interval(lower: Tensor, upper: Tensor) -> Tensor:
+    def log_interval(middle: Tensor, gap: Tensor) -> Tensor:
         """log(Φ(u) − Φ(l)), taken in the left tail, where Φ has full relative precision.
 
         In a bin much narrower than sigma even that difference cancels; there the midpoint rule with its
         second-order term, φ(m) h (1 + h² (m² − 1) / 24), is exact to 1e−9.
         """
-        gap, middle = upper - lower, 0.5 * (lower + upper)
         narrow = gap * (1.0 + middle.abs()) < 0.03
         # Each branch sees harmless values where the other is taken, so that no gradient is 0 · ∞.
-        low = torch.where(narrow, -1.0, torch.where(middle > 0, -upper, lower))
-        high = torch.where(narrow, 0.0, torch.where(middle > 0, -lower, upper))
-        log_high = torch.special.log_ndtr(high)
-        wide = log_high + log1mexp(log_high - torch.special.log_ndtr(low))
+        left = torch.where(narrow, -1.0, -middle.abs())
+        width = torch.where(narrow, 1.0, gap)
+        wide = log_ndtr(left + 0.5 * width) + log1mexp(_log_ndtr_rise(left, width))
         m, h = torch.where(narrow, middle, 0.0), torch.where(narrow, gap, 0.01)
         series = (
             h.log() - 0.5 * m.square() - _HALF_LOG_2PI + torch.log1p(h.square() * (m.square() - 1.0) / 24.0)
@@ -243,6 +245,44 @@ class DiscretizedNormal(Discretized):
     def standard_draw(like: Tensor) -> Tensor:
         """ε ~ N(0, 1)."""
         return torch.randn(like.shape, dtype=like.dtype, device=like.device)
+
+
+class _LogNdtr(torch.autograd.Function):
+    """log Φ with a gradient that holds in the tail.
+
+    torch's own is e^(−log Φ(z) − z²/2) / √(2π): the difference of two large numbers, wrong in float32 from
+    z = −100 on and without meaning beyond. φ / Φ is √(2/π) / erfcx(−z/√2), exact everywhere.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        ctx.save_for_backward(z)
+        return torch.special.log_ndtr(z)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (z,) = ctx.saved_tensors
+        return gradients[0] * (math.sqrt(2.0 / math.pi) / torch.special.erfcx(z * -math.sqrt(0.5)))
+
+
+def log_ndtr(z: Tensor) -> Tensor:
+    """log Φ(z) of the standard normal."""
+    out: Tensor = _LogNdtr.apply(z)
+    return out
+
+
+def _log_ndtr_rise(middle: Tensor, gap: Tensor) -> Tensor:
+    """log Φ(middle + gap/2) − log Φ(middle − gap/2) for middle ≤ 0, also far in the tail.
+
+    There log Φ(z) = −z²/2 + log( erfcx(−z/√2) / 2 ), and the difference of the squares is −middle · gap.
+    """
+    low, high = middle - 0.5 * gap, middle + 0.5 * gap
+    tail = high < 0
+    near = log_ndtr(torch.where(tail, 0.0, high)) - log_ndtr(torch.where(tail, -1.0, low))
+    far_high, far_low = torch.where(tail, high, -1.0), torch.where(tail, low, -2.0)
+    scaled = [torch.special.erfcx(z * -math.sqrt(0.5)).log() for z in (far_high, far_low)]
+    far = -torch.where(tail, middle, -1.5) * torch.where(tail, gap, 1.0) + scaled[0] - scaled[1]
+    return torch.where(tail, far, near)
 
 
 def log1mexp(gap: Tensor) -> Tensor:

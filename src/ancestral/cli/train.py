@@ -98,7 +98,9 @@ def run(arguments: list[str]) -> None:
                 f"--resume goes on with a run as it was started, so {arguments[0]!r} and its options do "
                 "not go with it. Use: ancestral train --resume RUN"
             )
-        _resume(parse(Resume, arguments, prog="ancestral train"))
+        # Help comes without the value that --resume otherwise needs.
+        helped = any(argument in ("-h", "--help") for argument in arguments)
+        _resume(parse(Resume, ["--help"] if helped else arguments, prog="ancestral train"))
         return
     if arguments[0].startswith("-"):
         raise ValueError(
