@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 import ancestral
 from ancestral import checks
 from ancestral.build import build_chain
@@ -31,6 +33,7 @@ from ancestral.config import (
     VAEConfig,
 )
 from ancestral.data import Dataset, content_hash
+from ancestral.randomness import own_randomness
 from ancestral.spec import DataSpec
 from ancestral.training.checkpoint import (
     TEMPORARY,
@@ -226,7 +229,9 @@ def load_run(path: str | Path, *, chain: Chain | None = None) -> Chain:
     """
     folder = RunFolder.open(Path(path))
     if chain is None:
-        chain = build_chain(folder.config.model, folder.spec)
+        # The weights drawn here are overwritten: the caller's random numbers are not to be spent on them.
+        with own_randomness(torch.device("cpu")):
+            chain = build_chain(folder.config.model, folder.spec)
     folder.load_weights(chain)
     return chain
 

@@ -1,0 +1,180 @@
+"""Every combination of options that is allowed makes a chain that trains and samples."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ancestral.chain import Chain
+from ancestral.config import (
+    DDPMConfig,
+    HVAEConfig,
+    LikelihoodConfig,
+    ModelConfig,
+    TrainingConfig,
+    VAEConfig,
+)
+from ancestral.data import Dataset
+from ancestral.diffusion import DDPM
+from ancestral.hierarchical import LadderHVAE, MarkovHVAE
+from ancestral.training import TrainingState, train
+from ancestral.vae import VAE
+from tiny import built, images, vectors
+
+DATA = {
+    "2 numbers": vectors(40, dims=2),
+    "6 numbers": vectors(40, dims=6),
+    "8x8": images(30),
+    "8x8 bits": images(30, binarize="dynamic"),
+    "28x28": images(20, size=28, levels=256),
+    "32x32x3": images(20, size=32, channels=3, levels=256),
+}
+OPTIONS = TrainingConfig(steps=1, batch_size=4, precision="fp32")
+KINDS = ("gaussian", "discretized-gaussian", "discretized-logistic")
+SIGMAS = ("fixed", "shared", "per-pixel", "predicted")
+
+
+def works(model: ModelConfig, data: Dataset) -> Chain:
+    """Build, take a step that reaches every parameter, bound the data and sample."""
+    chain = built(model, data)
+    state = TrainingState(chain, OPTIONS)
+    (record,) = train(state, data)
+    assert bool(torch.isfinite(record.loss))
+    untrained = [name for name, p in chain.named_parameters() if p.grad is None]
+    assert not untrained
+    chain.eval()
+    with torch.no_grad():
+        elbo = chain.elbo(data.test.x[:2])
+    assert elbo.total.shape == (2,)
+    assert elbo.matching.shape == (2, chain.T - 1)
+    assert bool(torch.isfinite(elbo.total).all())
+    draw, mean = chain.sample(2), chain.sample(2, final="mean")
+    assert draw.shape == mean.shape == (2, *data.spec.shape)
+    assert bool(torch.isfinite(mean).all())
+    if elbo.discrete:
+        assert not draw.is_floating_point()
+        assert int(draw.min()) >= 0
+        assert max(int(draw.max()), float(mean.max())) <= data.spec.levels - 1
+    return chain
+
+
+@pytest.mark.parametrize("source", DATA)
+@pytest.mark.parametrize("network", ["auto", "mlp", "conv"])
+def test_a_vae(source, network):
+    data = DATA[source]
+    model = VAEConfig(network=network, hidden=(5,), width=4, latent_dims=3)
+    if network == "conv" and not data.spec.is_image:
+        with pytest.raises(ValueError, match="network is 'conv' and the data are vectors"):
+            works(model, data)
+        return
+    assert isinstance(works(model, data), VAE)
+
+
+@pytest.mark.parametrize("source", ["2 numbers", "8x8", "32x32x3"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_a_likelihood(source, kind, sigma):
+    data = DATA[source]
+    model = VAEConfig(
+        network="mlp", hidden=(5,), latent_dims=3, likelihood=LikelihoodConfig(kind=kind, sigma=sigma)
+    )
+    if data.spec.levels is None and kind != "gaussian":
+        with pytest.raises(ValueError, match=f"a {kind} likelihood on real-valued data"):
+            works(model, data)
+        return
+    chain = works(model, data)
+    assert chain.discrete == (kind != "gaussian")
+
+
+@pytest.mark.parametrize("source", DATA)
+def test_the_likelihood_that_fits_the_data(source):
+    data = DATA[source]
+    likelihood = works(VAEConfig(network="mlp", hidden=(5,)), data).likelihood
+    expected = "Gaussian" if data.spec.levels is None else "DiscretizedLogistic"
+    expected = "Bernoulli" if data.spec.levels == 2 else expected
+    assert type(likelihood).__name__ == f"{expected}Likelihood"
+    sigma = {"Gaussian": "per-pixel", "DiscretizedLogistic": "predicted"}.get(expected)
+    assert getattr(likelihood, "sigma", None) == sigma
+
+
+def test_bernoulli_needs_bits():
+    model = VAEConfig(likelihood=LikelihoodConfig(kind="bernoulli"), width=4)
+    works(model, DATA["8x8 bits"])
+    for source, kind in (("8x8", "integers of 17 levels"), ("2 numbers", "real-valued")):
+        with pytest.raises(ValueError, match=f"Bernoulli likelihood on {kind} data.*Binarise"):
+            works(model, DATA[source])
+
+
+@pytest.mark.parametrize("source", DATA)
+@pytest.mark.parametrize("posterior", ["top-down", "bottom-up"])
+@pytest.mark.parametrize("sizes", [(2, None), (2, (3,)), (3, (4, 3, 2)), (6, (2,))], ids=str)
+def test_a_hierarchical_vae(source, posterior, sizes):
+    levels, latent_dims = sizes
+    model = HVAEConfig(levels=levels, posterior=posterior, latent_dims=latent_dims, hidden=(5,), width=4)
+    chain = works(model, DATA[source])
+    assert levels == chain.T
+    assert isinstance(chain, LadderHVAE if posterior == "top-down" else MarkovHVAE)
+
+
+@pytest.mark.parametrize("source", DATA)
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid", "log-linear"])
+@pytest.mark.parametrize("T", [1, 2, 21])
+def test_a_ddpm(source, schedule, T):
+    model = DDPMConfig(T=T, schedule=schedule, channels=(4,), blocks=1, width=6)
+    if schedule == "linear" and T == 2:
+        with pytest.raises(ValueError, match="every beta_t must be in"):
+            works(model, DATA[source])
+        return
+    if schedule != "linear" and T == 21:
+        T = 3
+        model = replace(model, T=T)
+    chain = works(model, DATA[source])
+    assert isinstance(chain, DDPM)
+    assert chain.T == T
+
+
+@pytest.mark.parametrize("source", ["2 numbers", "8x8"])
+@pytest.mark.parametrize("prediction", ["noise", "data", "mean", "velocity"])
+@pytest.mark.parametrize("variance", ["beta", "posterior", "learned"])
+@pytest.mark.parametrize("loss", ["simple", "vlb", "min-snr", "hybrid"])
+def test_what_a_ddpm_learns(source, prediction, variance, loss):
+    model = DDPMConfig(
+        T=3, prediction=prediction, variance=variance, loss=loss, channels=(4,), blocks=1, width=6
+    )
+    untrained = variance == "learned" and loss in ("simple", "min-snr")
+    if untrained or (loss == "hybrid" and variance != "learned"):
+        message = "gives it no gradient" if untrained else "only trains a learned variance"
+        with pytest.raises(ValueError, match=message):
+            works(model, DATA[source])
+        return
+    works(model, DATA[source])
+
+
+@pytest.mark.parametrize("side", [8, 4])
+def test_attention_at_a_side(side):
+    model = DDPMConfig(T=2, channels=(4, 8), blocks=1, attention=(side,))
+    plain = built(replace(model, attention=()), DATA["8x8"])
+    assert len(list(works(model, DATA["8x8"]).parameters())) > len(list(plain.parameters()))
+    with pytest.raises(ValueError, match="attention names the side 5"):
+        built(replace(model, attention=(5,)), DATA["8x8"])
+
+
+def test_sizes_by_default():
+    assert built(VAEConfig(), DATA["6 numbers"]).latent_dims == 6
+    assert built(VAEConfig(width=4), DATA["8x8"]).latent_dims == 32
+    assert built(HVAEConfig(posterior="bottom-up", levels=4), DATA["6 numbers"]).latent_dims == (6, 3, 2, 2)
+    assert built(HVAEConfig(posterior="bottom-up", width=4), DATA["8x8"]).latent_dims == (32, 16, 8)
+    ladder = built(HVAEConfig(levels=2, width=4), DATA["28x28"])
+    assert ladder.latent_shapes == [(8, 14, 14), (8, 7, 7)]
+    assert built(HVAEConfig(), DATA["6 numbers"]).latent_shapes == [(2,)] * 3
+
+
+def test_weights_are_the_generators():
+    def weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return torch.cat([p.detach().flatten() for p in built(VAEConfig(width=4), DATA["8x8"]).parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))

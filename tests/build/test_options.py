@@ -1,0 +1,251 @@
+"""No option is read and ignored: each, changed, makes another chain, another loss, or another run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ancestral.chain import Chain
+from ancestral.config import (
+    DataConfig,
+    DDPMConfig,
+    HVAEConfig,
+    LikelihoodConfig,
+    ModelConfig,
+    RunConfig,
+    TrainingConfig,
+    VAEConfig,
+)
+from ancestral.data import Dataset
+from ancestral.runs import RunFolder, train_run
+from tiny import MODELS, TRAINING, blobs, built, images, saved_images, vectors
+
+IMAGES, VECTORS = images(40), vectors(60, dims=6)
+MLP = VAEConfig(network="mlp", hidden=(6,), latent_dims=3)
+CONV = VAEConfig(width=4, latent_dims=3)
+FIXED = replace(MLP, likelihood=LikelihoodConfig(kind="discretized-gaussian", sigma="fixed"))
+LADDER = HVAEConfig(levels=2, width=4, latent_dims=(2,))
+MARKOV = HVAEConfig(levels=2, posterior="bottom-up", width=4, hidden=(5,), latent_dims=(3,))
+UNET = DDPMConfig(T=6, channels=(4, 8), blocks=1)
+TIME_MLP = DDPMConfig(T=6, blocks=1, width=6)
+MIN_SNR = replace(UNET, variance="beta", loss="min-snr")
+
+CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
+    (
+        MLP,
+        IMAGES,
+        {
+            "latent_dims": 4,
+            "network": "conv",
+            "hidden": (7,),
+            "activation": "tanh",
+            "dropout": 0.5,
+            "beta": 0.5,
+            "free_bits": 50.0,
+            "training_samples": 3,
+        },
+    ),
+    (CONV, IMAGES, {"width": 8, "dropout": 0.5, "network": "mlp"}),
+    (FIXED, IMAGES, {"likelihood": LikelihoodConfig(kind="gaussian", sigma="fixed")}),
+    (FIXED, IMAGES, {"likelihood": LikelihoodConfig(kind="discretized-gaussian", sigma="shared")}),
+    (FIXED, IMAGES, {"likelihood": LikelihoodConfig("discretized-gaussian", "fixed", value=0.5)}),
+    (
+        LADDER,
+        IMAGES,
+        {
+            "levels": 3,
+            "posterior": "bottom-up",
+            "latent_dims": (3,),
+            "width": 8,
+            "blocks": 2,
+            "dropout": 0.5,
+            "beta": 0.5,
+            "free_bits": 50.0,
+            "training_samples": 3,
+            "likelihood": LikelihoodConfig(kind="gaussian"),
+        },
+    ),
+    (LADDER, VECTORS, {"width": 8, "blocks": 2, "latent_dims": (1, 2)}),
+    (MARKOV, IMAGES, {"hidden": (6,), "width": 8, "dropout": 0.5, "latent_dims": (3, 2), "beta": 2.0}),
+    (MARKOV, VECTORS, {"hidden": (6,), "levels": 3}),
+    (
+        UNET,
+        IMAGES,
+        {
+            "T": 7,
+            "schedule": "cosine",
+            "first_log_snr": 2.0,
+            "last_log_snr": -7.0,
+            "prediction": "noise",
+            "variance": "posterior",
+            "loss": "hybrid",
+            "channels": (4, 4),
+            "blocks": 2,
+            "attention": (8,),
+            "dropout": 0.5,
+        },
+    ),
+    (MIN_SNR, IMAGES, {"gamma": 0.5}),
+    (TIME_MLP, VECTORS, {"width": 8, "blocks": 2, "dropout": 0.5, "prediction": "data"}),
+]
+SINGLE = [
+    pytest.param(base, data, {name: value}, id=f"{base.kind}-{name}-{i}")
+    for i, (base, data, changes) in enumerate(CHANGES)
+    for name, value in changes.items()
+]
+
+
+def mark(model: ModelConfig, data: Dataset) -> tuple[Any, ...]:
+    """What can be told from outside: the parameters' shapes, and the loss of a batch with fixed draws."""
+    torch.manual_seed(0)
+    chain: Chain = built(model, data).train()
+    with torch.no_grad():
+        for parameter in chain.parameters():
+            # Layers that start at zero would hide what lies before them.
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    torch.manual_seed(1)
+    loss = chain.training_loss(data.train.x[:8]).value.detach()
+    return chain.T, [(name, tuple(p.shape)) for name, p in chain.named_parameters()], float(loss)
+
+
+@pytest.mark.parametrize(("base", "data", "change"), SINGLE)
+def test_every_option_of_a_model_changes_it(base, data, change):
+    assert mark(base, data) == mark(base, data)
+    assert mark(replace(base, **change), data) != mark(base, data)
+
+
+@pytest.mark.parametrize("kind", [VAEConfig, HVAEConfig, DDPMConfig])
+def test_every_option_of_a_model_is_looked_at(kind):
+    changed = {name for base, _, changes in CHANGES if isinstance(base, kind) for name in changes}
+    assert changed == {field.name for field in dataclasses.fields(kind)}
+
+
+# Options of a run -----------------------------------------------------------------------------------------
+
+RUN = replace(TRAINING, steps=20, log_every=5, evaluate_every=10, sample_every=10, precision="fp32")
+OTHER_TRAINING: dict[str, Any] = {
+    "steps": 19,
+    "batch_size": 8,
+    "seed": 1,
+    "learning_rate": 1e-3,
+    "warmup": 0,
+    "weight_decay": 5.0,
+    "clip": 1e-3,
+    "ema": 0.05,
+    "precision": "bf16",
+    "log_every": 4,
+    "evaluate_every": 5,
+    "sample_every": 5,
+    "checkpoint_every": 5,
+    "keep": 1,
+}
+
+
+def left(folder: Path, config: RunConfig) -> dict[str, bytes]:
+    """What a run leaves, but for its options themselves and what depends on the machine."""
+    train_run(config, folder, device="cpu")
+    apart = ("config.json", "timing.jsonl")
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name not in apart]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("options")
+    np.savez(folder / "others.npz", x=blobs(60, seed=1), levels=17)
+    saved_images(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(place) -> tuple[RunConfig, dict[str, bytes]]:
+    """A run's options, and what it leaves."""
+    config = RunConfig(DataConfig(str(place / "blobs.npz"), validation=0.2), MODELS["vae-mlp"], RUN)
+    return config, left(place / "plain", config)
+
+
+@pytest.mark.parametrize("name", OTHER_TRAINING)
+def test_every_option_of_training_changes_a_run(name, plain, tmp_path):
+    config, there = plain
+    training = replace(RUN, **{name: OTHER_TRAINING[name]})
+    assert left(tmp_path / "run", replace(config, training=training)) != there
+
+
+def test_every_option_of_training_is_looked_at():
+    assert OTHER_TRAINING.keys() == {field.name for field in dataclasses.fields(TrainingConfig)}
+    assert all(value != getattr(RUN, name) for name, value in OTHER_TRAINING.items())
+
+
+def test_every_option_of_the_data_changes_a_run(plain, place, tmp_path):
+    config, there = plain
+    assert left(tmp_path / "same", config) == there
+    changes = {"source": str(place / "others.npz"), "binarize": "threshold", "validation": 0.3}
+    assert changes.keys() == {field.name for field in dataclasses.fields(DataConfig)}
+    for name, value in changes.items():
+        data = replace(config.data, **{name: value})
+        assert left(tmp_path / name, replace(config, data=data)) != there
+
+
+EVERYTHING: list[ModelConfig] = [
+    VAEConfig(
+        latent_dims=5,
+        network="mlp",
+        hidden=(7, 6),
+        activation="gelu",
+        width=3,
+        dropout=0.25,
+        beta=1 / 3,
+        free_bits=0.1,
+        training_samples=2,
+        likelihood=LikelihoodConfig("discretized-gaussian", "shared", 0.7),
+    ),
+    HVAEConfig(
+        levels=4,
+        posterior="bottom-up",
+        latent_dims=(5, 4, 3, 2),
+        hidden=(),
+        width=3,
+        blocks=2,
+        dropout=1e-9,
+        beta=2.5,
+        free_bits=0.1,
+        training_samples=2,
+        likelihood=LikelihoodConfig("gaussian", "fixed", 1e10),
+    ),
+    DDPMConfig(
+        T=9,
+        schedule="sigmoid",
+        first_log_snr=1 / 3,
+        last_log_snr=-1.0,
+        prediction="mean",
+        variance="beta",
+        loss="min-snr",
+        gamma=0.1,
+        channels=(4, 8),
+        blocks=3,
+        attention=(8, 4),
+        width=5,
+        dropout=0.9,
+    ),
+]
+"""With no option at its default."""
+
+
+@pytest.mark.parametrize("model", EVERYTHING, ids=lambda model: model.kind)
+def test_every_option_comes_back_from_a_folder(model, plain, tmp_path):
+    given = RunConfig(plain[0].data, model, replace(RUN, **OTHER_TRAINING))
+    for part in (given.model, given.training):
+        defaults = type(part)()
+        names = [field.name for field in dataclasses.fields(part)]
+        assert not [name for name in names if getattr(part, name) == getattr(defaults, name)]
+    folder = RunFolder.create(tmp_path / "run", IMAGES, given.training, config=given)
+    assert folder.config == given
+    assert RunFolder.open(tmp_path / "run").config == given
+    assert RunFolder.open(tmp_path / "run").facts == json.loads(json.dumps(folder.facts))

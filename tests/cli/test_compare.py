@@ -1,0 +1,215 @@
+"""``ancestral compare``: one budget, one ruler, one table; gone on with where it was left."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ancestral.evaluation import evaluate
+from ancestral.runs import RunFolder, load_run
+from commands import Answer, call, finished, start, wait_for
+from tiny import images
+
+STEPS = 6
+OPTIONS = (
+    *("--steps", STEPS, "--batch-size", 8, "--validation", 0.2, "--device", "cpu", "--seed", 1),
+    *(
+        "--vae.width",
+        4,
+        "--vae.latent-dims",
+        3,
+        "--hvae.levels",
+        2,
+        "--hvae.width",
+        4,
+        "--hvae.latent-dims",
+        2,
+    ),
+    *("--ddpm.T", 12, "--ddpm.channels", 4, "--ddpm.blocks", 1, "--ddpm.width", 8),
+    *("--n", 10, "--importance-samples", 20),
+)
+OBJECT = {
+    *("model", "data", "split", "n", "dims", "elbo", "bits_per_dim", "terms", "matching_per_level"),
+    *("log_likelihood", "network_calls_per_image", "seconds"),
+}
+MORE = {
+    *("parameters", "latent_dims", "train_images_per_second", "sample_images_per_second"),
+    "network_calls_per_sample",
+}
+MEASURED = {"seconds", "train_images_per_second", "sample_images_per_second"}
+"""What differs from call to call."""
+
+
+def compare(out: Path, source: str, *options: object) -> Answer:
+    return call("compare", "--data", source, "--out", out, *OPTIONS, *options)
+
+
+def figures(out: Path) -> dict[str, Any]:
+    return json.loads((out / "comparison.json").read_text())
+
+
+def lasting(out: Path, *, without: str = "") -> dict[str, Any]:
+    """comparison.json without what differs from call to call, and without a model."""
+    found = figures(out)
+    found["models"].pop(without, None)
+    for one in found["models"].values():
+        for name in MEASURED:
+            del one[name]
+    return found
+
+
+@pytest.fixture(scope="module")
+def compared(data, tmp_path_factory) -> tuple[Path, Answer]:
+    """A comparison on images; not to be changed."""
+    out = tmp_path_factory.mktemp("compared") / "images"
+    answer = compare(out, data["images"])
+    assert answer.status == 0, answer.err
+    return out, answer
+
+
+def check_json(found: dict[str, Any], source: str, *, n: int, dims: int, latent_dims: list[int]) -> None:
+    told = {"data": source, "split": "test", "n": n, "dims": dims}
+    assert found.keys() == {"data", "budget", "models"}
+    assert found["data"]["source"] == source
+    assert found["budget"] == {"steps": STEPS, "batch_size": 8, "images_seen": 8 * STEPS, "seed": 1}
+    assert list(found["models"]) == ["vae", "hvae", "ddpm"]
+    for (kind, one), size, T in zip(found["models"].items(), latent_dims, (1, 2, 12), strict=True):
+        assert one.keys() == OBJECT | MORE
+        assert {"model": kind, **told}.items() <= one.items()
+        assert one["latent_dims"] == size
+        assert one["network_calls_per_sample"] == one["network_calls_per_image"] == T
+        assert one["train_images_per_second"] > 0
+        assert one["sample_images_per_second"] > 0
+        assert (one["log_likelihood"] is None) == (kind == "ddpm")
+
+
+def test_comparison_json(compared, data):
+    out, _ = compared
+    # Of 8×8: z of 3; 2 channels of 4×4 and of 2×2; and a DDPM's are of the data's size.
+    check_json(figures(out), data["images"], n=10, dims=64, latent_dims=[3, 32 + 8, 64])
+    for kind, one in figures(out)["models"].items():
+        chain = load_run(out / kind)
+        assert one["parameters"] == sum(p.numel() for p in chain.parameters())
+        result = evaluate(chain, images().test.x[:10], importance_samples=0 if kind == "ddpm" else 20).json()
+        assert {name: one[name] for name in result if name != "seconds"} == {
+            name: value for name, value in result.items() if name != "seconds"
+        }
+
+
+def test_the_folder(compared):
+    out, _ = compared
+    pictures = {f"samples-{kind}.png" for kind in ("vae", "hvae", "ddpm")}
+    assert {p.name for p in out.iterdir()} == {
+        "vae",
+        "hvae",
+        "ddpm",
+        "samples.png",
+        "comparison.json",
+    } | pictures
+    for kind in ("vae", "hvae", "ddpm"):
+        assert RunFolder.open(out / kind).config.model.kind == kind
+        assert RunFolder.open(out / kind).step == STEPS
+        answer = call("evaluate", out / kind, "--json", "--n", 10)
+        assert json.loads(answer.out)["elbo"] == figures(out)["models"][kind]["elbo"]
+
+
+def test_the_table(compared):
+    out, answer = compared
+    text = " ".join(answer.out.split())
+    for concept in (
+        *("Inference type", "Latent space", "Training loss", "Sampling path", "Generation speed"),
+        *("Posterior approximation", "Reparameterisation", "ELBO", "bits/dim", "Parameters"),
+        *("Training speed", "VAE", "hierarchical VAE", "DDPM", "one-shot decoding"),
+        *("sequential, 2 steps", "sequential, 12 steps", "variational inference"),
+        *("fixed noising, learned denoising", "predefined forward + learned reverse"),
+    ):
+        assert concept in text
+    for one in figures(out)["models"].values():
+        bits = one["bits_per_dim"]
+        assert f"{bits['mean']:.3f} ± {bits['stderr']:.3f}" in text
+        assert f"{one['elbo']['mean']:.2f} ± {one['elbo']['stderr']:.2f}" in text
+    assert f"written: {out / 'comparison.json'}" in answer.err
+
+
+def test_called_again_it_trains_no_more(compared, data, tmp_path):
+    out = shutil.copytree(compared[0], tmp_path / "again")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.parent != out}
+    answer = compare(out, data["images"], "--json", "--models", "vae", "hvae")
+    assert answer.status == 0, answer.err
+    (line,) = answer.out.splitlines()
+    assert json.loads(line) == figures(out)
+    assert lasting(out) == lasting(compared[0], without="ddpm")
+    assert {path: path.read_bytes() for path in before} == before
+    for name in ("samples-vae.png", "samples-hvae.png"):
+        assert (out / name).read_bytes() == (compared[0] / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--steps", 7), "vae holds a run with other training options"),
+        (("--vae.beta", 2), "vae holds a run with other model options"),
+        (("--ddpm.T", 13), "ddpm holds a run with other model options"),
+        (("--binarize", "threshold"), "vae holds a run with other data options"),
+        (("--ddpm.T", 13, "--models", "ddpm"), "ddpm holds a run with other model options"),
+    ],
+    ids=str,
+)
+def test_other_options_are_refused_before_any_work(options, message, compared, data):
+    out, _ = compared
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    answer = compare(out, data["images"], *options)
+    assert (answer.status, answer.out) == (2, "")
+    assert message in answer.message
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_what_the_last_model_cannot_do_is_refused_before_the_first_is_trained(data, tmp_path):
+    for options in (("--ddpm.attention", 7), ("--ddpm.T", 5, "--ddpm.schedule", "linear")):
+        answer = compare(tmp_path / "out", data["images"], *options)
+        assert (answer.status, answer.out) == (2, "")
+        assert not (tmp_path / "out").exists()
+
+
+def test_points_and_a_choice_of_models(tmp_path):
+    answer = compare(tmp_path / "out", "swiss-roll", "--models", "ddpm", "vae", "--json")
+    assert answer.status == 0, answer.err
+    found = json.loads(answer.out)
+    assert list(found["models"]) == ["ddpm", "vae"]
+    assert (found["data"]["source"], found["data"]["levels"]) == ("swiss-roll", None)
+    for one in found["models"].values():
+        assert one.keys() == OBJECT | MORE
+        assert one["bits_per_dim"] is None
+        assert (one["dims"], one["n"]) == (2, 10)
+    assert found["models"]["ddpm"]["latent_dims"] == 2
+    assert (tmp_path / "out" / "samples.png").exists()
+
+
+def test_all_test_examples_and_sampled_levels(data, tmp_path):
+    answer = compare(tmp_path / "out", data["vectors"], "--models", "ddpm", "--n", 0, "--levels", 4)
+    assert answer.status == 0, answer.err
+    one = figures(tmp_path / "out")["models"]["ddpm"]
+    assert (one["n"], one["network_calls_per_image"], one["network_calls_per_sample"]) == (16, 5, 12)
+
+
+def test_an_interrupted_comparison_is_gone_on_with(compared, data, tmp_path):
+    out, log, chosen = tmp_path / "out", tmp_path / "log", ("--models", "vae", "hvae")
+    process = start("compare", "--data", data["images"], "--out", out, *OPTIONS, *chosen, log=log)
+    assert wait_for(process, (out / "hvae" / "metrics.jsonl").exists), log.read_text()
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    assert finished(process) == 130, log.read_text()
+    assert "stopped while training hvae. The same command goes on with it." in log.read_text()
+    assert RunFolder.open(out / "hvae").step < STEPS
+    assert not (out / "comparison.json").exists()
+    answer = compare(out, data["images"], *chosen)
+    assert answer.status == 0, answer.err
+    assert lasting(out) == lasting(compared[0], without="ddpm")
+    for name in ("vae/metrics.jsonl", "hvae/metrics.jsonl"):
+        assert (out / name).read_bytes() == (compared[0] / name).read_bytes()

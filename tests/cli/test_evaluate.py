@@ -1,0 +1,164 @@
+"""``ancestral evaluate``: the keys of its answer, what they add up to, and which examples it is over."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ancestral.evaluation import evaluate
+from ancestral.runs import load_run
+from commands import call
+from tiny import blobs, images
+
+KEYS = {
+    *("model", "data", "split", "n", "dims", "elbo", "bits_per_dim", "terms", "matching_per_level"),
+    *("log_likelihood", "network_calls_per_image", "seconds"),
+}
+LEVELS = {"vae": 1, "hvae": 2, "ddpm": 12}
+
+
+def answered(run: Path, *options: object) -> dict[str, Any]:
+    """The one JSON object on standard output."""
+    answer = call("evaluate", run, "--json", "--device", "cpu", *options)
+    assert answer.status == 0, answer.err
+    (line,) = answer.out.splitlines()
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    found = json.loads(line, parse_constant=refuse)
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize("kind", LEVELS)
+@pytest.mark.parametrize("source", ["images", "vectors"])
+def test_the_answer_has_these_keys(kind, source, runs, data):
+    found = answered(runs[f"{kind} on {source}"])
+    T, dims = LEVELS[kind], 64 if source == "images" else 2
+    assert found.keys() == KEYS
+    assert (found["model"], found["data"], found["split"]) == (kind, data[source], "test")
+    assert (found["n"], found["dims"]) == (12 if source == "images" else 16, dims)
+    assert found["elbo"].keys() == {"mean", "stderr"}
+    assert found["terms"].keys() == {"reconstruction", "matching", "prior"}
+    assert sum(found["terms"].values()) == pytest.approx(-found["elbo"]["mean"])
+    assert len(found["matching_per_level"]) == T - 1
+    assert sum(found["matching_per_level"]) == pytest.approx(found["terms"]["matching"])
+    if source == "vectors":
+        assert found["bits_per_dim"] is None
+    else:
+        for figure in ("mean", "stderr"):
+            expected = abs(found["elbo"][figure]) / (dims * math.log(2))
+            assert found["bits_per_dim"][figure] == pytest.approx(expected)
+    assert found["log_likelihood"] is None
+    assert found["network_calls_per_image"] == T
+    assert found["seconds"] > 0
+
+
+@pytest.mark.parametrize("kind", ["vae", "hvae"])
+def test_importance_samples_are_told(kind, runs):
+    found = answered(runs[f"{kind} on images"], "--importance-samples", 30, "--n", 5)
+    assert found["log_likelihood"].keys() == {"mean", "stderr", "samples"}
+    assert found["log_likelihood"]["samples"] == 30
+    assert found["log_likelihood"]["mean"] > found["elbo"]["mean"]
+
+
+def test_figures_are_those_of_python(runs):
+    run = runs["hvae on images"]
+    result = evaluate(load_run(run), images().test.x, seed=7, samples=2).json()
+    found = answered(run, "--seed", 7, "--samples", 2)
+    for name in ("elbo", "bits_per_dim", "terms", "matching_per_level", "network_calls_per_image"):
+        assert found[name] == result[name]
+    assert answered(run, "--seed", 7)["elbo"] != answered(run, "--seed", 8)["elbo"]
+    assert found["network_calls_per_image"] == 4
+
+
+def test_splits_and_numbers_of_examples(runs):
+    run, x = runs["vae on images"], images()
+    means = set()
+    for split, n in (("test", 12), ("validation", 10), ("train", 38)):
+        found = answered(run, "--split", split)
+        assert (found["split"], found["n"]) == (split, n)
+        assert found["elbo"] == evaluate(load_run(run), x.split(split).x).json()["elbo"]
+        means.add(found["elbo"]["mean"])
+    assert len(means) == 3
+    first = answered(run, "--n", 5)
+    assert first["n"] == 5
+    assert first["elbo"] == evaluate(load_run(run), x.test.x[:5]).json()["elbo"]
+    assert answered(run, "--n", 500)["n"] == 12
+
+
+def test_the_last_batch_counts(runs):
+    """12 examples in batches of 5: as many, and the same on average up to the draws."""
+    run = runs["vae on images"]
+    whole, parts = answered(run, "--samples", 200), answered(run, "--samples", 200, "--batch-size", 5)
+    assert parts["n"] == 12
+    assert parts["elbo"]["mean"] == pytest.approx(whole["elbo"]["mean"], abs=0.5)
+
+
+def test_levels_of_a_ddpm(runs):
+    run = runs["ddpm on images"]
+    swept, every = answered(run), answered(run, "--levels", "all")
+    assert every["elbo"] == swept["elbo"]
+    sampled = answered(run, "--levels", 3)
+    assert sampled["network_calls_per_image"] == 4
+    assert len(sampled["matching_per_level"]) == 11
+    assert sampled["elbo"] != swept["elbo"]
+    many = answered(run, "--levels", 200)
+    assert many["elbo"]["mean"] == pytest.approx(swept["elbo"]["mean"], rel=0.05)
+    for kind in ("vae", "hvae"):
+        answer = call("evaluate", runs[f"{kind} on images"], "--levels", 3)
+        assert answer.status == 2
+        assert "levels is 3" in answer.message
+        assert answered(runs[f"{kind} on images"], "--levels", "all")["n"] == 12
+
+
+def test_data_that_moved_and_data_of_another_shape(runs, data, tmp_path):
+    run = runs["vae on images"]
+    moved = tmp_path / "moved.npz"
+    moved.write_bytes(Path(data["images"]).read_bytes())
+    found = answered(run, "--data", moved)
+    assert found["data"] == str(moved)
+    assert found["elbo"] == answered(run)["elbo"]
+    np.savez(tmp_path / "wide.npz", x=blobs(60, size=9), levels=17)
+    np.savez(tmp_path / "deep.npz", x=blobs(60), levels=18)
+    for other in (tmp_path / "wide.npz", tmp_path / "deep.npz", data["vectors"]):
+        answer = call("evaluate", run, "--data", other)
+        assert (answer.status, answer.out) == (2, "")
+        assert "Give data of the same shape and levels" in answer.message
+
+
+def test_without_a_validation_split(data, tmp_path):
+    out = tmp_path / "run"
+    options = ("--steps", 1, "--batch-size", 8, "--validation", 0, "--model.network", "mlp")
+    assert call("train", "vae", "--data", data["images"], "--out", out, *options).status == 0
+    answer = call("evaluate", out, "--split", "validation")
+    assert answer.status == 2
+    assert "no validation split" in answer.message
+
+
+@pytest.mark.parametrize("kind", LEVELS)
+def test_the_table_for_a_person(kind, runs):
+    found = answered(runs[f"{kind} on images"])
+    answer = call("evaluate", runs[f"{kind} on images"])
+    assert answer.status == 0
+    text = " ".join(answer.out.split())
+    assert f"{found['elbo']['mean']:.4f} ± {found['elbo']['stderr']:.4f} nats" in text
+    assert f"{found['bits_per_dim']['mean']:.4f} ± {found['bits_per_dim']['stderr']:.4f}" in text
+    for term in found["terms"].values():
+        assert f"{term:.4f} nats" in text
+    assert ("alive" in text) == (kind != "vae")
+
+
+def test_binarised_data_are_evaluated_as_bits(data, tmp_path):
+    out = tmp_path / "run"
+    options = ("--steps", 2, "--batch-size", 8, "--binarize", "dynamic", "--model.network", "mlp")
+    assert call("train", "vae", "--data", data["images"], "--out", out, *options).status == 0
+    found = answered(out)
+    assert 0 < found["bits_per_dim"]["mean"] < 2
+    assert found["elbo"] == answered(out)["elbo"]

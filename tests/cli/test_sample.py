@@ -1,0 +1,164 @@
+"""``ancestral sample``: shapes, types, seeds, and what it is a sample of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ancestral.diffusion import DDPM
+from ancestral.randomness import reseed
+from ancestral.runs import load_run
+from commands import call
+
+KINDS = ("vae", "hvae", "ddpm")
+
+
+def drawn(run: Path, out: Path, *options: object) -> dict[str, np.ndarray]:
+    """The arrays of a .npz that the command writes."""
+    answer = call("sample", run, "--out", out, "--device", "cpu", *options)
+    assert answer.status == 0, answer.err
+    assert answer.out == ""
+    assert f"samples written to {out}" in answer.err
+    with np.load(out, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_come_out_as_they_go_in(kind, runs, tmp_path):
+    run = runs[f"{kind} on images"]
+    (mean,) = drawn(run, tmp_path / "a.npz").values()
+    assert (mean.shape, mean.dtype) == ((64, 8, 8), np.float32)
+    assert mean.min() >= 0
+    assert mean.max() <= 16
+    draw = drawn(run, tmp_path / "b.npz", "--final", "draw", "--n", 7)["samples"]
+    assert (draw.shape, draw.dtype) == ((7, 8, 8), np.uint8)
+    assert draw.max() <= 16
+    assert len(np.unique(draw)) > 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vectors_come_out_as_they_go_in(kind, runs, tmp_path):
+    run = runs[f"{kind} on vectors"]
+    samples = {
+        final: drawn(run, tmp_path / "a.npz", "--final", final)["samples"] for final in ("mean", "draw")
+    }
+    for array in samples.values():
+        assert (array.shape, array.dtype) == ((64, 2), np.float32)
+    assert not np.array_equal(samples["mean"], samples["draw"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("source", ["images", "vectors"])
+@pytest.mark.parametrize("suffix", ["png", "npz"])
+def test_the_seed_decides(kind, source, suffix, runs, tmp_path):
+    bodies = []
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        out = tmp_path / f"{name}.{suffix}"
+        answer = call("sample", runs[f"{kind} on {source}"], "--out", out, "--n", 6, "--seed", seed)
+        assert answer.status == 0, answer.err
+        bodies.append(out.read_bytes())
+    assert bodies[0] == bodies[1] != bodies[2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.{suffix}" for name in "abc"]
+
+
+def test_a_sample_is_the_models(runs, tmp_path):
+    """As in Python, from the seed on: the same draw."""
+    run = runs["hvae on images"]
+    ours = drawn(run, tmp_path / "a.npz", "--n", 5, "--final", "draw", "--seed", 9)["samples"]
+    chain = load_run(run)
+    reseed(torch.device("cpu"), 9, 0)
+    assert np.array_equal(ours, chain.sample(5)[:, 0].numpy())
+
+
+def test_batches_are_drawn_apart(runs, tmp_path):
+    """No two batches are the same; the last one is smaller."""
+    samples = drawn(runs["vae on images"], tmp_path / "a.npz", "--n", 7, "--batch-size", 3)["samples"]
+    assert samples.shape == (7, 8, 8)
+    assert len({image.tobytes() for image in samples}) == 7
+
+
+def test_a_picture_is_a_grid(runs, tmp_path):
+    for n, shape in ((None, (8, 8)), (5, (2, 3)), (1, (1, 1))):
+        out = tmp_path / "new" / "a.png"
+        answer = call("sample", runs["vae on images"], "--out", out, *([] if n is None else ["--n", n]))
+        assert answer.status == 0, answer.err
+        rows, columns = (9 * count + 1 for count in shape)
+        factor = 512 // max(rows, columns)
+        with Image.open(out) as image:
+            assert image.size == (columns * factor, rows * factor)
+
+
+def test_a_ddpm_takes_fewer_steps(runs, tmp_path, monkeypatch):
+    run, predict, calls = runs["ddpm on images"], DDPM.predict, []
+    full = drawn(run, tmp_path / "a.npz", "--n", 3)["samples"]
+    assert np.array_equal(drawn(run, tmp_path / "b.npz", "--n", 3, "--steps", 12)["samples"], full)
+
+    def noted(self, z, t, s=None):
+        calls.append((t, s))
+        return predict(self, z, t, s)
+
+    monkeypatch.setattr(DDPM, "predict", noted)
+    fewer = drawn(run, tmp_path / "c.npz", "--n", 3, "--steps", 4)["samples"]
+    assert calls == [(12, 8), (8, 5), (5, 1), (1, 0)]
+    assert fewer.shape == full.shape
+    assert not np.array_equal(fewer, full)
+
+
+def test_a_trajectory_goes_from_noise_to_the_sample(runs, tmp_path):
+    for source, shape in (("images", (8, 8)), ("vectors", (2,))):
+        run = runs[f"ddpm on {source}"]
+        arrays = drawn(run, tmp_path / "a.npz", "--trajectory", "--seed", 2)
+        assert arrays.keys() == {"samples", "trajectory", "trajectory_levels"}
+        assert arrays["samples"].shape == (8, *shape)
+        assert arrays["trajectory"].shape == (10, 8, *shape)
+        levels = arrays["trajectory_levels"].tolist()
+        assert (levels[0], levels[-1], len(set(levels))) == (12, 0, 10)
+        assert levels == sorted(levels, reverse=True)
+        assert np.array_equal(arrays["trajectory"][-1], arrays["samples"])
+        # Keeping the way changes nothing of the end.
+        plain = drawn(run, tmp_path / "b.npz", "--n", 8, "--seed", 2)["samples"]
+        assert np.array_equal(plain, arrays["samples"])
+        # The first state is the noise, in the data's units.
+        chain = load_run(run)
+        noise = (arrays["trajectory"][0].reshape(8, *chain.spec.shape) - chain.scaling.shift.numpy()) / (
+            chain.scaling.scale.numpy()
+        )
+        assert abs(float(noise.std()) - 1) < 0.35
+    answer = call("sample", runs["ddpm on images"], "--trajectory", "--n", 2, "--out", tmp_path / "a.png")
+    assert answer.status == 0
+    with Image.open(tmp_path / "a.png") as image:
+        factor = 512 // 91
+        assert image.size == (91 * factor, 19 * factor)
+
+
+def test_a_trajectory_of_fewer_steps(runs, tmp_path):
+    arrays = drawn(runs["ddpm on images"], tmp_path / "a.npz", "--trajectory", "--steps", 3, "--n", 2)
+    assert arrays["trajectory_levels"].tolist() == [12, 6, 1, 0]
+    assert arrays["trajectory"].shape == (4, 2, 8, 8)
+
+
+@pytest.mark.parametrize("option", [("--steps", 3), ("--trajectory",)])
+@pytest.mark.parametrize("kind", ["vae", "hvae"])
+def test_what_only_a_ddpm_has_is_refused(kind, option, runs, tmp_path):
+    answer = call("sample", runs[f"{kind} on images"], "--out", tmp_path / "a.png", *option)
+    assert answer.status == 2
+    assert f"{option[0]} is for a ddpm" in answer.message
+    assert not list(tmp_path.iterdir())
+
+
+def test_samples_can_be_trained_on(runs, tmp_path):
+    """A .npz of draws is a data set."""
+    drawn(runs["vae on images"], tmp_path / "a.npz", "--final", "draw")
+    options = ("--steps", 1, "--batch-size", 8, "--model.width", 4)
+    answer = call("train", "vae", "--data", tmp_path / "a.npz", "--out", tmp_path / "run", *options)
+    assert answer.status == 0, answer.err
+
+
+def test_sampling_leaves_the_callers_random_state(runs, tmp_path):
+    before = torch.random.get_rng_state()
+    drawn(runs["ddpm on images"], tmp_path / "a.npz", "--n", 2)
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -1,0 +1,186 @@
+"""``ancestral train``: its options reach the run, its answers are what was asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ancestral.config import (
+    DataConfig,
+    DDPMConfig,
+    HVAEConfig,
+    LikelihoodConfig,
+    RunConfig,
+    TrainingConfig,
+    VAEConfig,
+)
+from ancestral.runs import RunFolder, train_run
+from commands import call
+
+FAST = ("--steps", 2, "--batch-size", 8, "--device", "cpu")
+TRAINING = TrainingConfig(
+    steps=2,
+    batch_size=7,
+    seed=5,
+    learning_rate=0.01,
+    warmup=1,
+    weight_decay=0.5,
+    clip=2.0,
+    ema=0.5,
+    precision="bf16",
+    log_every=1,
+    evaluate_every=1,
+    sample_every=2,
+    checkpoint_every=1,
+    keep=1,
+)
+TRAINING_OPTIONS = (
+    "--steps 2 --batch-size 7 --seed 5 --learning-rate 0.01 --warmup 1 --weight-decay 0.5 --clip 2 --ema 0.5 "
+    "--precision bf16 --log-every 1 --evaluate-every 1 --sample-every 2 --checkpoint-every 1 --keep 1 "
+    "--binarize threshold --validation 0.25"
+)
+MODELS = {
+    "vae": (
+        VAEConfig(
+            latent_dims=3,
+            network="mlp",
+            hidden=(6, 5),
+            activation="relu",
+            width=4,
+            dropout=0.1,
+            beta=0.5,
+            free_bits=0.25,
+            training_samples=2,
+            likelihood=LikelihoodConfig("gaussian", "shared", 0.5),
+        ),
+        "--model.latent-dims 3 --model.network mlp --model.hidden 6 5 --model.activation relu "
+        "--model.width 4 --model.dropout 0.1 --model.beta 0.5 --model.free-bits 0.25 "
+        "--model.training-samples 2 --model.likelihood.kind gaussian "
+        "--model.likelihood.sigma shared --model.likelihood.value 0.5",
+    ),
+    "hvae": (
+        HVAEConfig(
+            levels=2,
+            posterior="bottom-up",
+            latent_dims=(4, 3),
+            hidden=(),
+            width=4,
+            blocks=2,
+            dropout=0.1,
+            beta=0.5,
+            free_bits=0.25,
+            training_samples=2,
+            likelihood=LikelihoodConfig("bernoulli"),
+        ),
+        "--model.levels 2 --model.posterior bottom-up --model.latent-dims 4 3 --model.hidden --model.width 4 "
+        "--model.blocks 2 --model.dropout 0.1 --model.beta 0.5 --model.free-bits 0.25 "
+        "--model.training-samples 2 --model.likelihood.kind bernoulli",
+    ),
+    "ddpm": (
+        DDPMConfig(
+            T=9,
+            schedule="sigmoid",
+            first_log_snr=5.0,
+            last_log_snr=-5.0,
+            prediction="noise",
+            variance="posterior",
+            loss="min-snr",
+            gamma=3.0,
+            channels=(4, 8),
+            blocks=1,
+            attention=(4,),
+            width=6,
+            dropout=0.1,
+        ),
+        "--model.T 9 --model.schedule sigmoid --model.first-log-snr 5 --model.last-log-snr -5 "
+        "--model.prediction noise --model.variance posterior --model.loss min-snr --model.gamma 3 "
+        "--model.channels 4 8 --model.blocks 1 --model.attention 4 --model.width 6 --model.dropout 0.1",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_every_option_reaches_the_run(kind, data, tmp_path):
+    model, options = MODELS[kind]
+    out = tmp_path / "new" / "run"
+    path = data["images"]
+    answer = call("train", kind, "--data", path, "--out", out, *TRAINING_OPTIONS.split(), *options.split())
+    assert answer.status == 0, answer.err
+    given = RunConfig(DataConfig(path, "threshold", 0.25), model, TRAINING)
+    assert RunFolder.open(out).config == given
+    train_run(given, tmp_path / "python", device="auto")
+    for name in ("metrics.jsonl", "samples/step-00000002.png", "checkpoints/step-00000002/state.safetensors"):
+        assert (tmp_path / "python" / name).read_bytes() == (out / name).read_bytes()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_defaults_are_the_configs(kind, data, tmp_path):
+    """Of everything but what makes it quick."""
+    quick = {"vae": ["--model.width", 4], "hvae": ["--model.width", 4], "ddpm": ["--model.channels", 4]}[kind]
+    answer = call("train", kind, "--data", data["images"], "--out", tmp_path / "run", *FAST, *quick)
+    assert answer.status == 0, answer.err
+    model = {"vae": VAEConfig(width=4), "hvae": HVAEConfig(width=4), "ddpm": DDPMConfig(channels=(4,))}[kind]
+    expected = RunConfig(DataConfig(data["images"]), model, TrainingConfig(steps=2, batch_size=8))
+    assert RunFolder.open(tmp_path / "run").config == expected
+
+
+def train(out: Path, data: str, *options: object):
+    command = ("train", "vae", "--data", data, "--out", out, *FAST, "--model.network", "mlp", *options)
+    answer = call(*command)
+    assert answer.status == 0, answer.err
+    return answer
+
+
+def test_json_is_one_object(data, tmp_path):
+    answer = train(tmp_path / "run", data["images"], "--json", "--log-every", 1)
+    (line,) = answer.out.splitlines()
+    found = json.loads(line)
+    assert found.keys() == {"run", "model", "finished", "images_per_second", "last"}
+    assert (found["run"], found["model"], found["finished"]) == (str(tmp_path / "run"), "vae", True)
+    assert found["images_per_second"] > 0
+    assert found["last"] == RunFolder.open(tmp_path / "run").records()[-1]
+    again = json.loads(call("train", "--resume", tmp_path / "run", "--json").out)
+    assert again == {**found, "images_per_second": 0.0, "last": None}
+
+
+def test_progress_is_on_standard_error(data, tmp_path):
+    answer = train(tmp_path / "run", data["images"], "--log-every", 1)
+    assert answer.out == ""
+    lines = answer.err.splitlines()
+    assert [line.split("loss")[0].split() for line in lines[:2]] == [
+        ["vae:", "step", f"{i}/2"] for i in (1, 2)
+    ]
+    assert "held-out ELBO" in lines[2]
+    assert "bits/dim" in lines[2]
+    assert lines[3].startswith(f"{tmp_path / 'run'}: trained to step 2 at ")
+    assert lines[3].endswith(f"Next: ancestral evaluate {tmp_path / 'run'}")
+
+
+def test_a_finished_run_says_so(data, tmp_path):
+    train(tmp_path / "run", data["images"])
+    answer = call("train", "--resume", tmp_path / "run")
+    assert (answer.status, answer.out) == (0, "")
+    assert answer.err == f"{tmp_path / 'run'}: all 2 steps are taken already.\n"
+
+
+def test_data_without_validation_are_trained_on(data, tmp_path):
+    train(tmp_path / "run", data["vectors"], "--validation", 0)
+    kinds = {record["kind"] for record in RunFolder.open(tmp_path / "run").records()}
+    assert kinds == {"train"}
+
+
+def test_resume_takes_the_data_where_they_are_now(data, tmp_path):
+    old, new = tmp_path / "old.npz", tmp_path / "new.npz"
+    old.write_bytes(Path(data["images"]).read_bytes())
+    train(tmp_path / "run", str(old))
+    old.rename(new)
+    answer = call("train", "--resume", tmp_path / "run")
+    assert answer.status == 2
+    assert f"there is no data source '{old}'" in answer.message
+    assert "'new.npz'" in answer.message
+    assert call("train", f"--resume={tmp_path / 'run'}", "--data", new).status == 0
+    answer = call("train", "--resume", tmp_path / "run", "--data", data["vectors"])
+    assert answer.status == 2
+    assert "are not those that" in answer.message

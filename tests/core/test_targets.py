@@ -1,0 +1,199 @@
+"""The four targets of a DDPM: converted into one another exactly, and one reverse law from all four."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ancestral.diffusion import DDPM, LOSSES, PREDICTIONS, VARIANCES
+from ancestral.distributions import DiagonalNormal, DiscretizedNormal
+from ancestral.scaling import Scaling
+from ancestral.schedules import Schedule
+from ancestral.spec import DataSpec
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+T = 12
+SPEC = DataSpec((2, 3, 3), levels=8)
+
+
+class Fixed(nn.Module):
+    """A network that answers with a given tensor, and remembers what it was asked."""
+
+    def __init__(self, out: Tensor) -> None:
+        super().__init__()
+        self.out = out
+
+    def forward(self, z: Tensor, time: Tensor) -> Tensor:
+        self.z, self.time = z, time
+        return self.out
+
+
+def ddpm(out: Tensor, *, spec: DataSpec = SPEC, schedule: Schedule | None = None, **options) -> DDPM:
+    schedule = Schedule.cosine(T) if schedule is None else schedule
+    return DDPM(Fixed(out), schedule=schedule, scaling=Scaling(spec), spec=spec, **options)
+
+
+def draw(n: int = 3) -> tuple[Tensor, Tensor]:
+    return torch.randn(n, 2, 3, 3), torch.randn(n, 2, 3, 3)
+
+
+def by_definition(prediction: str, u: Tensor, eps: Tensor, schedule: Schedule, t: int) -> Tensor:
+    """The target as the notes define it, from the data and the noise."""
+    bar, before = schedule.alpha_bar[t], schedule.alpha_bar[t - 1]
+    beta = schedule.betas[t - 1]
+    z = bar.sqrt() * u + (1 - bar).sqrt() * eps
+    mean = (before.sqrt() * beta * u + (1 - beta).sqrt() * (1 - before) * z) / (1 - bar)
+    return {"noise": eps, "data": u, "mean": mean, "velocity": bar.sqrt() * eps - (1 - bar).sqrt() * u}[
+        prediction
+    ]
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("build", [Schedule.cosine, Schedule.log_linear, Schedule.sigmoid])
+def test_targets_convert_round_trip_at_every_level(prediction, build):
+    schedule = build(T)
+    u, eps = draw()
+    chain = ddpm(u, prediction=prediction, schedule=schedule)
+    for t in range(1, T + 1):
+        k = chain.coefficients(u, t)
+        z = k.signal * u + k.noise * eps
+        target = chain.from_data(u, z, k)
+        # The mean is read through c_0, which is small where ᾱ is: the round trip loses as many digits.
+        exact = 1e-13 / float(torch.minimum(k.c0, k.signal).min())
+        torch.testing.assert_close(
+            target, by_definition(prediction, u, eps, schedule, t), atol=1e-10, rtol=1e-9
+        )
+        torch.testing.assert_close(chain.to_data(target, z, k), u, atol=max(exact, 1e-12), rtol=1e-9)
+
+
+@pytest.mark.parametrize("t", [1, 2, 7, T])
+def test_the_four_parametrisations_are_one_reverse_law(t):
+    u, eps = draw()
+    schedule = Schedule.log_linear(T, first=5.0, last=-5.0)
+    spec = DataSpec((2, 3, 3))
+    means = []
+    for prediction in PREDICTIONS:
+        chain = ddpm(u, spec=spec, prediction=prediction, schedule=schedule)
+        k = chain.coefficients(u, t)
+        z = k.signal * u + k.noise * eps
+        chain.network.out = by_definition(prediction, u, eps, schedule, t)
+        law = chain.p_step(z, t)
+        assert isinstance(law, DiagonalNormal)
+        means.append(law.mean)
+        assert (chain.network.time == t / T).all()
+        # The right answer makes p's mean q's, and with it the KL nothing, at every level.
+        if t > 1:
+            q = chain.q_step(z, u, t)
+            torch.testing.assert_close(law.mean, q.mean, atol=1e-9, rtol=1e-9)
+            assert torch.distributions.kl_divergence(q, law).max() < 1e-15
+    for mean in means[1:]:
+        torch.testing.assert_close(mean, means[0], atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("variance", VARIANCES)
+def test_the_reverse_variance(variance):
+    u, eps = draw()
+    raw = torch.linspace(-4.0, 4.0, u.numel()).reshape(u.shape)
+    schedule = Schedule.cosine(T)
+    out = torch.cat([eps, raw], dim=1) if variance == "learned" else eps
+    chain = ddpm(out, spec=DataSpec((2, 3, 3)), variance=variance, loss="vlb")
+    bar = schedule.alpha_bar
+    for t in range(1, T + 1):
+        beta = schedule.betas[t - 1]
+        tilde = beta * (1 - bar[t - 1]) / (1 - bar[t])
+        second = schedule.betas[1] * (1 - bar[1]) / (1 - bar[2])
+        if t == 1:
+            tilde = torch.minimum(second, beta) if variance == "learned" else beta
+        share = torch.sigmoid(raw)
+        expected = {
+            "beta": beta.expand_as(u),
+            "posterior": tilde.expand_as(u),
+            "learned": tilde ** (1 - share) * beta**share,
+        }[variance]
+        torch.testing.assert_close(chain.p_step(eps, t).variance, expected, rtol=1e-9, atol=0)
+        if t > 1:
+            assert torch.equal(chain.p_step(eps, t).variance, chain.p_step(eps, torch.full((3,), t)).variance)
+
+
+def test_levels_may_differ_within_a_batch():
+    u, eps = draw(4)
+    chain = ddpm(eps, prediction="velocity")
+    t = torch.tensor([2, 5, 9, T])
+    together = chain.p_step(u, t)
+    marginal = chain.q_marginal(u, t)
+    for i, level in enumerate(t.tolist()):
+        chain.network.out = eps[i : i + 1]
+        alone = chain.p_step(u[i : i + 1], level)
+        torch.testing.assert_close(together.mean[i : i + 1], alone.mean)
+        torch.testing.assert_close(marginal.mean[i : i + 1], chain.q_marginal(u[i : i + 1], level).mean)
+        assert float(chain.log_snr(t)[i]) == pytest.approx(float(Schedule.cosine(T).log_snr[level - 1]))
+
+
+def test_the_last_law_is_over_the_levels_of_integer_data():
+    u, eps = draw()
+    chain = ddpm(u, prediction="data")
+    law = chain.p_step(eps, 1)
+    assert isinstance(law, DiscretizedNormal)
+    assert law.levels == 8
+    torch.testing.assert_close(law.loc, u)
+    torch.testing.assert_close(law.scale**2, Schedule.cosine(T).betas[0].expand_as(u))
+    assert chain.discrete
+    assert chain.sample(3).dtype == torch.uint8
+    x = torch.randint(0, 8, (3, 2, 3, 3), dtype=torch.uint8)
+    torch.testing.assert_close(chain.features(x), x / 3.5 - 1.0, rtol=1e-15, atol=1e-15)
+    assert chain.elbo(x).bits_per_dim.shape == (3,)
+
+
+def test_what_cannot_be_is_refused():
+    out = torch.zeros(1)
+    with pytest.raises(ValueError, match=r"prediction is 'nose'.*Did you mean 'noise'"):
+        ddpm(out, prediction="nose")
+    with pytest.raises(ValueError, match=r"variance is 'betas'.*Did you mean 'beta'"):
+        ddpm(out, variance="betas")
+    with pytest.raises(ValueError, match=r"loss is 'vlbo'.*Did you mean 'vlb'"):
+        ddpm(out, loss="vlbo")
+    for loss in ("simple", "min-snr"):
+        with pytest.raises(ValueError, match=r"gives it no gradient. Use loss 'hybrid' or 'vlb'"):
+            ddpm(out, variance="learned", loss=loss)
+    with pytest.raises(ValueError, match="its second part only trains a learned variance"):
+        ddpm(out, loss="hybrid")
+    with pytest.raises(ValueError, match="gamma is 0"):
+        ddpm(out, gamma=0.0)
+    chain = ddpm(torch.zeros(2, 2, 3, 3))
+    for steps in (0, T + 1):
+        with pytest.raises(ValueError, match=f"steps is {steps}; it must be from 1 to {T}"):
+            chain.sample(2, steps=steps)
+    with pytest.raises(ValueError, match="frames is 0"):
+        chain.trajectory(2, frames=0)
+
+
+def test_every_loss_has_its_own_name():
+    names = {
+        ddpm(torch.zeros(1), loss=loss, variance="learned" if loss == "hybrid" else "beta").loss_name
+        for loss in LOSSES
+    }
+    assert len(names) == len(LOSSES)
+
+
+@pytest.mark.parametrize("levels", [None, 8, 256])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradients_are_finite_at_every_level(levels, loss):
+    """Also where the network is far off and û is thousands: noise prediction at the last of 1,000 levels."""
+    torch.set_default_dtype(torch.float32)
+    spec = DataSpec((2, 3, 3), levels=levels)
+    learned = loss in ("hybrid", "vlb")
+    out = (10.0 * torch.randn(1000, 4 if learned else 2, 3, 3)).requires_grad_()
+    x = torch.randint(0, levels, (1000, 2, 3, 3)) if levels else torch.randn(1000, 2, 3, 3)
+    chain = ddpm(
+        out,
+        spec=spec,
+        schedule=Schedule.cosine(1000),
+        loss=loss,
+        variance="learned" if learned else "posterior",
+    )
+    value = chain.training_loss(x).value
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.isfinite(out.grad).all()

@@ -1,0 +1,111 @@
+"""A run that was stopped and gone on with is, byte for byte, the run that was not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ancestral.config import ModelConfig, TrainingConfig
+from ancestral.data import Dataset
+from ancestral.runs import RunFolder, fit
+from ancestral.training import TrainingState, train
+from tiny import MODELS, TRAINING, built, images, with_dropout
+
+CASES: dict[str, tuple[ModelConfig, str]] = {
+    "vae-mlp": (MODELS["vae-mlp"], "fp32"),
+    "vae-mlp with dropout": (with_dropout(MODELS["vae-mlp"]), "fp32"),
+    "vae-conv": (MODELS["vae-conv"], "fp32"),
+    "vae-conv with dropout in bf16": (with_dropout(MODELS["vae-conv"]), "bf16"),
+    "ladder": (MODELS["ladder"], "fp32"),
+    "ladder with dropout in bf16": (with_dropout(MODELS["ladder"]), "bf16"),
+    "bottom-up with dropout": (with_dropout(MODELS["bottom-up"]), "fp32"),
+    "ddpm": (MODELS["ddpm"], "fp32"),
+    "ddpm in bf16": (MODELS["ddpm"], "bf16"),
+    "ddpm with dropout": (with_dropout(MODELS["ddpm"]), "auto"),
+}
+each_case = pytest.mark.parametrize(("model", "precision"), CASES.values(), ids=CASES.keys())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All that a run leaves and that is a function of its configuration."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "timing.jsonl"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def take(out: Path, model: ModelConfig, data: Dataset, training: TrainingConfig, *, until: int, seed: int):
+    """Go on with the run in ``out``, from weights that only a new run starts with, until a step is taken."""
+    torch.manual_seed(seed)
+    chain = built(model, data)
+    taken = [RunFolder.open(out).step if out.exists() else 0]
+
+    def should_stop() -> bool:
+        taken[0] += 1
+        return taken[0] >= until
+
+    return fit(chain, data, training, out=out, device="cpu", should_stop=should_stop)
+
+
+@each_case
+def test_a_resumed_run_is_the_uninterrupted_one(model, precision, tmp_path):
+    """38 training images in batches of 16: step 3 straddles the first two epochs, step 5 the next."""
+    data, training = images(), replace(TRAINING, precision=precision)
+    whole = take(tmp_path / "whole", model, data, training, until=100, seed=0)
+    assert whole.finished
+    assert whole.step == training.steps
+    # Between checkpoints and on one, within an epoch and after one; other initial weights each time.
+    for turn, stop in enumerate((1, 3, 4, 6, 100)):
+        part = take(tmp_path / "parts", model, data, training, until=stop, seed=turn)
+        assert part.step == min(stop, training.steps)
+        assert part.finished == (stop == 100)
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    for ours, theirs in zip(part.chain.parameters(), whole.chain.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("binarize", ["dynamic", "threshold"])
+def test_the_bits_of_a_resumed_run_are_those_of_the_uninterrupted_one(binarize, tmp_path):
+    data, model = images(binarize=binarize), MODELS["vae-mlp"]
+    for name, stops in (("whole", [100]), ("parts", [2, 5, 100])):
+        for stop in stops:
+            take(tmp_path / name, model, data, TRAINING, until=stop, seed=0)
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+@each_case
+def test_everything_a_step_reads_is_restored(model, precision):
+    """Through tensors alone, without a folder: the next steps are equal, and so is all they change."""
+    data, training = images(), replace(TRAINING, precision=precision)
+    states = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        states.append(TrainingState(built(model, data), training))
+    first, second = states
+    losses = [float(record.loss) for _, record in zip(range(3), train(first, data), strict=False)]
+    assert len(set(losses)) == 3
+    kept = {name: tensor.clone() for name, tensor in first.tensors().items()}
+    for slot in ("exp_avg", "exp_avg_sq", "step"):
+        assert sum(name.startswith(f"optimizer/{slot}/") for name in kept) == len(first.parameters)
+    second.restore(kept, first.images_seen)
+    ours = [(float(record.loss), float(record.gradient_norm)) for record in train(second, data)]
+    theirs = [(float(record.loss), float(record.gradient_norm)) for record in train(first, data)]
+    assert len(ours) == training.steps - 3
+    assert ours == theirs
+    ends = [state.tensors() for state in states]
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    assert any(not torch.equal(ends[0][name], kept[name]) for name in kept)
+
+
+def test_an_average_is_not_the_weights():
+    """So that the comparisons above look at two things."""
+    data = images()
+    state = TrainingState(built(MODELS["vae-mlp"], data), TRAINING)
+    for _ in train(state, data):
+        pass
+    tensors = state.tensors()
+    names = [name.removeprefix("ema/") for name in tensors if name.startswith("ema/")]
+    assert names
+    assert all(not torch.equal(tensors[f"ema/{name}"], tensors[f"model/{name}"]) for name in names)
