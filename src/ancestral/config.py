@@ -283,6 +283,8 @@ class RunConfig:
     training: TrainingConfig
 
 
-def _sizes(what: str, sizes: tuple[int, ...]) -> None:
+def _sizes(what: str, sizes: object) -> None:
+    if not isinstance(sizes, tuple | list):
+        raise ValueError(f"{what} is {sizes!r}; it must be whole numbers in parentheses, such as (64, 32).")
     for size in sizes:
         checks.integer(f"a number in {what}", size, low=1, high=1 << 20)

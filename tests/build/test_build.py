@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from ancestral.chain import Chain
 from ancestral.config import (
@@ -19,6 +20,7 @@ from ancestral.config import (
 from ancestral.data import Dataset
 from ancestral.diffusion import DDPM
 from ancestral.hierarchical import LadderHVAE, MarkovHVAE
+from ancestral.networks.ladder import Residual
 from ancestral.training import TrainingState, train
 from ancestral.vae import VAE
 from tiny import built, images, vectors
@@ -169,6 +171,35 @@ def test_sizes_by_default():
     ladder = built(HVAEConfig(levels=2, width=4), DATA["28x28"])
     assert ladder.latent_shapes == [(8, 14, 14), (8, 7, 7)]
     assert built(HVAEConfig(), DATA["6 numbers"]).latent_shapes == [(2,)] * 3
+
+
+def test_a_decoder_mirrors_its_encoder():
+    chain = built(VAEConfig(network="mlp", hidden=(7, 5), latent_dims=3), DATA["8x8"])
+    widths = [
+        [(layer.in_features, layer.out_features) for layer in part.modules() if isinstance(layer, nn.Linear)]
+        for part in (chain.encoder, chain.decoder)
+    ]
+    assert widths == [[(64, 7), (7, 5), (5, 6)], [(3, 5), (5, 7), (7, 128)]]
+    markov = built(HVAEConfig(posterior="bottom-up", levels=2, hidden=(7, 5)), DATA["6 numbers"])
+    assert [layer.out_features for layer in markov.decoder if isinstance(layer, nn.Linear)] == [5, 7, 6]
+
+
+def test_blocks_and_dropout_reach_every_part():
+    ladder = built(HVAEConfig(levels=2, width=4, blocks=3, dropout=0.25), DATA["8x8"])
+    for part, count in ((ladder.bottom_up, 6), *((part, 3) for part in ladder.top_downs)):
+        assert sum(isinstance(module, Residual) for module in part.modules()) == count
+    conv = built(VAEConfig(width=4, dropout=0.25), DATA["8x8"])
+    mlp = built(VAEConfig(network="mlp", hidden=(4,), dropout=0.25), DATA["8x8"])
+    markov = built(HVAEConfig(posterior="bottom-up", hidden=(4,), width=4, dropout=0.25), DATA["8x8"])
+    unet = built(DDPMConfig(channels=(4, 4), dropout=0.25), DATA["8x8"])
+    points = built(DDPMConfig(width=4, dropout=0.25), DATA["2 numbers"])
+    for part in (
+        *(ladder.bottom_up, *ladder.posteriors, *ladder.top_downs, conv.encoder, conv.decoder),
+        *(mlp.encoder, mlp.decoder, *markov.ups, *markov.downs, markov.encoder, markov.decoder),
+        *(unet.network.down, unet.network.middle, unet.network.up, points.network),
+    ):
+        rates = {module.p for module in part.modules() if isinstance(module, nn.Dropout)}
+        assert rates == {0.25}
 
 
 def test_weights_are_the_generators():

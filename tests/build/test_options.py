@@ -127,6 +127,23 @@ def test_every_option_of_a_model_is_looked_at(kind):
     assert changed == {field.name for field in dataclasses.fields(kind)}
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (VAEConfig, "hidden", 200),
+        (VAEConfig, "hidden", (20.0,)),
+        (VAEConfig, "latent_dims", True),
+        (HVAEConfig, "latent_dims", 8),
+        (DDPMConfig, "channels", "64"),
+        (DDPMConfig, "attention", None),
+        (DDPMConfig, "T", 1e3),
+    ],
+)
+def test_a_mistyped_option_is_named(kind, name, value):
+    with pytest.raises(ValueError, match=f"{name} is .*; it must be"):
+        kind(**{name: value})
+
+
 # Options of a run -----------------------------------------------------------------------------------------
 
 RUN = replace(TRAINING, steps=20, log_every=5, evaluate_every=10, sample_every=10, precision="fp32")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
+from ancestral.cli.progress import stop_on_signal
 from ancestral.config import (
     DataConfig,
     DDPMConfig,
@@ -156,6 +159,19 @@ def test_progress_is_on_standard_error(data, tmp_path):
     assert "bits/dim" in lines[2]
     assert lines[3].startswith(f"{tmp_path / 'run'}: trained to step 2 at ")
     assert lines[3].endswith(f"Next: ancestral evaluate {tmp_path / 'run'}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_stops_at_once(number, capsys):
+    before = signal.getsignal(number)
+    with stop_on_signal() as asked:
+        assert not asked()
+        os.kill(os.getpid(), number)
+        assert asked()
+        assert "stopping after this step; once more to stop at once" in capsys.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == before
 
 
 def test_a_finished_run_says_so(data, tmp_path):

@@ -152,15 +152,15 @@ def test_markov_hvae_is_exact(T):
             part.weight /= 1.1
 
 
-class Repeat(nn.Module):
-    """The data as the features of every level."""
+class Multiples(nn.Module):
+    """The data as the features of every level, times its number, so that no level's are another's."""
 
     def __init__(self, T: int) -> None:
         super().__init__()
         self.T = T
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        return [x] * self.T
+        return [t * x for t in range(1, self.T + 1)]
 
 
 class Reader(nn.Module):
@@ -204,12 +204,12 @@ def ladder_hvae(T: int) -> tuple[LadderHVAE, MultivariateNormal]:
         stream = torch.cat([torch.zeros(1, t), exact.weight[:, : T - t]], dim=1) - rows[t - 1]
         feature = exact.weight[:, T - t :]
         bias = exact.bias + feature @ scaling.shift - shifts[t - 1]
-        change = torch.cat([stream, feature * scaling.scale], dim=1) / widths[t - 1]
+        change = torch.cat([stream, feature * scaling.scale / t], dim=1) / widths[t - 1]
         ratio = exact.covariance.sqrt().flatten() / widths[t - 1]
         return Reader(gaussian_head(change, bias / widths[t - 1], ratio))
 
     chain = LadderHVAE(
-        Repeat(T),
+        Multiples(T),
         linear(weight / scaling.scale[:, None], (mean - scaling.shift) / scaling.scale),
         posteriors=[posterior(t) for t in range(1, T + 1)],
         top_downs=[Writer(t - 1, T) for t in range(1, T + 1)],

@@ -52,6 +52,20 @@ def test_metrics_are_a_line_per_record(run):
     assert [record["step"] for record in RunFolder.open(run).records("timing.jsonl")] == list(range(1, 8))
 
 
+def test_nothing_is_left_out_at_the_end(trained, tmp_path):
+    """With 0 for "only at the end", and with spans that the end is no multiple of."""
+    path, config = trained
+    spans = {"log_every": 100, "evaluate_every": 0, "sample_every": 0, "checkpoint_every": 0}
+    training = replace(config.training, **spans)
+    train_run(replace(config, training=training), tmp_path / "run", device="cpu")
+    whole, short = RunFolder.open(path), RunFolder.open(tmp_path / "run")
+    assert short.records() == [record for record in whole.records() if record["step"] == 7]
+    name = "samples/step-00000007.png"
+    assert [p.name for p in (tmp_path / "run" / "samples").iterdir()] == ["step-00000007.png"]
+    assert (tmp_path / "run" / name).read_bytes() == (path / name).read_bytes()
+    assert [p.name for p in short.checkpoints] == ["step-00000007"]
+
+
 def test_weights_are_the_averaged_ones(run):
     chain = load_run(run)
     tensors, _ = load_checkpoint(RunFolder.open(run).checkpoints[-1])
@@ -279,7 +293,6 @@ def test_a_damaged_checkpoint_is_refused_by_name(run):
 
 
 def test_paths_in_a_folder_are_the_users_own(trained):
-    """Only what was given with --data names a place outside."""
     path, config = trained
     facts = json.loads((path / "config.json").read_text())
     assert facts["data"] == asdict(DataConfig(config.data.source, validation=0.2))

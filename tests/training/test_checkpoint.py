@@ -76,14 +76,22 @@ def save_and_prune(folder: Path, step: int, *, keep: int) -> None:
     prune(folder, keep)
 
 
+def half_removed(folder: Path) -> None:
+    """What removing a folder has done when it is stopped on its way."""
+    for path in list(folder.glob("*"))[:1]:
+        path.unlink()
+
+
 def cut(monkeypatch, call: int, *, after: bool) -> None:
     """Make the disk's call of this number the last one, before or after it has done its work."""
-    count = [0]
+    count, remove = [0], shutil.rmtree
 
     def counted(original):
         def wrapped(*args, **kwargs):
             count[0] += 1
             if count[0] == call and not after:
+                if original is remove:
+                    half_removed(args[0])
                 raise Killed
             out = original(*args, **kwargs)
             if count[0] == call:

@@ -15,23 +15,17 @@ from ancestral.data import Dataset
 from ancestral.elbo import Loss
 from ancestral.training import StepRecord, TrainingDiverged, TrainingState, train
 from ancestral.training.loop import looked_at
-from ancestral.training.precision import autocast, training_dtype
 from tiny import MODELS, TRAINING, built, images, vectors, with_dropout
 
-CPU = torch.device("cpu")
 
-
-def state(data: Dataset, training: TrainingConfig = TRAINING, *, model: str = "vae-mlp") -> TrainingState:
+def state(data: Dataset, training: TrainingConfig = TRAINING) -> TrainingState:
     torch.manual_seed(0)
-    return TrainingState(built(with_dropout(MODELS[model]), data), training)
+    return TrainingState(built(with_dropout(MODELS["vae-mlp"]), data), training)
 
 
-def losses(
-    training: TrainingConfig = TRAINING, *, model: str = "vae-mlp", precision: str = "fp32"
-) -> list[float]:
+def losses(training: TrainingConfig = TRAINING) -> list[float]:
     data = images()
-    one = state(data, replace(training, precision=precision), model=model)
-    return [float(record.loss) for record in train(one, data)]
+    return [float(record.loss) for record in train(state(data, training), data)]
 
 
 def test_a_step_is_a_function_of_the_seed():
@@ -106,6 +100,29 @@ class Recorder(Chain):
             self.grads.append(self.w.grad.clone())
         value = self.slope * self.w.sum() + 5.0
         return Loss(value, {"only": value.detach()})
+
+
+class Drawing(Recorder):
+    """Notes what a step draws."""
+
+    def __init__(self, spec) -> None:
+        super().__init__(spec)
+        self.drawn: list[float] = []
+
+    def training_loss(self, x: Tensor) -> Loss:
+        self.drawn.append(float(torch.rand(())))
+        return super().training_loss(x)
+
+
+def test_every_step_of_every_seed_draws_its_own_numbers():
+    data, drawn = vectors(), []
+    for seed in (0, 0, 1):
+        chain = Drawing(data.spec)
+        for _ in train(TrainingState(chain, replace(TRAINING, seed=seed, steps=30)), data):
+            pass
+        drawn.append(chain.drawn)
+    assert drawn[0] == drawn[1]
+    assert len({*drawn[0], *drawn[2]}) == 60
 
 
 def test_each_epoch_shows_every_example_once():
@@ -193,72 +210,6 @@ def test_a_batch_that_is_too_large_is_refused():
 def test_data_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"shape=\(2,\).*shape=\(1, 8, 8\)"):
         next(train(state(vectors()), images()))
-
-
-# Precision ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_bf16_changes_the_loss_a_little(model):
-    """Three decimal digits are left of the networks' outputs; of the laws all are."""
-    full, half = losses(model=model), losses(model=model, precision="bf16")
-    assert full != half
-    assert half == pytest.approx(full, rel=0.02)
-
-
-class Spy(nn.Module):
-    """Notes the dtypes that a module gives."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-        self.dtypes: set[torch.dtype] = set()
-
-    def forward(self, *args):
-        out = self.inner(*args)
-        self.dtypes.add(out.dtype)
-        return out
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_laws_and_losses_are_fp32(precision):
-    data = images()
-    for model, network in (
-        ("vae-mlp", "decoder"),
-        ("vae-conv", "decoder"),
-        ("ladder", "head"),
-        ("ddpm", "network"),
-    ):
-        one = state(data, replace(TRAINING, precision=precision, steps=2), model=model)
-        spy = Spy(getattr(one.chain, network))
-        setattr(one.chain, network, spy)
-        one = TrainingState(one.chain, one.config)
-        for record in train(one, data):
-            assert {record.loss.dtype, *(term.dtype for term in record.terms.values())} == {torch.float32}
-        assert spy.dtypes == {torch.bfloat16 if precision == "bf16" else torch.float32}
-        assert {tensor.dtype for tensor in one.tensors().values()} == {torch.float32}
-
-
-def test_auto_precision_is_bf16_for_convolutions_only(monkeypatch):
-    spec = images().spec
-    mlp, conv = (build_chain(MODELS[name], spec) for name in ("vae-mlp", "vae-conv"))
-    for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-        monkeypatch.setattr(torch.cpu, probe, lambda: True, raising=False)
-    assert training_dtype("auto", CPU, conv) == torch.bfloat16
-    assert training_dtype("auto", CPU, mlp) == torch.float32
-    assert training_dtype("auto", CPU, build_chain(MODELS["vae-conv"], spec).double()) == torch.float32
-    for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-        monkeypatch.delattr(torch.cpu, probe)
-    assert training_dtype("auto", CPU, conv) == torch.float32
-    assert training_dtype("bf16", CPU, mlp) == torch.bfloat16
-    assert training_dtype("fp32", CPU, conv) == torch.float32
-
-
-def test_fp32_is_not_autocast_at_all():
-    with autocast(torch.float32, CPU):
-        assert not torch.is_autocast_enabled("cpu")
-    with autocast(torch.bfloat16, CPU):
-        assert torch.is_autocast_enabled("cpu")
 
 
 def test_steps_lower_the_loss():
