@@ -73,7 +73,8 @@ def train(state: TrainingState, data: Dataset) -> Generator[StepRecord, None, No
             x = data.batch(index.to(source)).to(device)
             with autocast(dtype, device):
                 loss = chain.training_loss(x)
-            state.optimizer.zero_grad(set_to_none=True)
+            for parameter in parameters:
+                parameter.grad = None
             # Per dimension, so that one clip and one rate suit data of any size.
             (loss.value / chain.spec.dims).backward()
             norm = clip_gradients(parameters, config.clip)
@@ -132,4 +133,4 @@ def check_finite(record: StepRecord) -> None:
 
 
 def _finite(value: Tensor) -> bool:
-    return bool(torch.isfinite(value))
+    return math.isfinite(float(value))
