@@ -92,6 +92,24 @@ def test_the_four_parametrisations_are_one_reverse_law(t):
         torch.testing.assert_close(mean, means[0], atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.parametrize(("t", "s"), [(T, 1), (9, 4), (7, 6), (5, 0)])
+def test_the_four_parametrisations_are_one_law_of_a_longer_step(t, s):
+    """A network that was trained for the mean of t → t − 1 says the same of the data for t → s."""
+    u, eps = draw()
+    schedule = Schedule.log_linear(T, first=5.0, last=-5.0)
+    bar_t, bar_s = schedule.alpha_bar[t], schedule.alpha_bar[s]
+    z = bar_t.sqrt() * u + (1 - bar_t).sqrt() * eps
+    step = 1 - bar_t / bar_s
+    mean = (bar_s.sqrt() * step * u + (bar_t / bar_s).sqrt() * (1 - bar_s) * z) / (1 - bar_t)
+    variance = step * (1 - bar_s) / (1 - bar_t) if s else step
+    for prediction in PREDICTIONS:
+        out = by_definition(prediction, u, eps, schedule, t)
+        chain = ddpm(out, spec=DataSpec((2, 3, 3)), prediction=prediction, schedule=schedule)
+        law = chain.reverse(z, t, s)
+        torch.testing.assert_close(law.mean, mean, atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(law.variance, variance.expand_as(u), rtol=1e-9, atol=0)
+
+
 @pytest.mark.parametrize("variance", VARIANCES)
 def test_the_reverse_variance(variance):
     u, eps = draw()

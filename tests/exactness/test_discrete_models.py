@@ -90,7 +90,7 @@ class Decoder(nn.Module):
 
 class Encoder(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
-        return torch.stack([0.3 * u[:, 0] + 0.2, 0.5 + 0.1 * u[:, 1]], dim=1)
+        return torch.stack([0.3 * u[:, 0] + 0.2, 0.9 + 0.1 * u[:, 1]], dim=1)
 
 
 @pytest.mark.parametrize("kind", ["discretized-logistic", "discretized-gaussian", "bernoulli"])
