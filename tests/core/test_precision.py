@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from ancestral import precision
 from ancestral.build import build_chain
+from ancestral.precision import autocast, compute_dtype
 from ancestral.training import TrainingState, train
-from ancestral.training.precision import autocast, training_dtype
 from tiny import MODELS, TRAINING, built, images, with_dropout
 
 CPU = torch.device("cpu")
@@ -78,19 +79,26 @@ def test_laws_of_networks_in_bf16_are_fp32(model):
         assert link.t == 0 or link.value.dtype == torch.float32
 
 
-def test_auto_precision_is_bf16_for_convolutions_only(monkeypatch):
+@pytest.mark.parametrize(("gain", "taken"), [(3.0, torch.bfloat16), (0.6, torch.float32)])
+def test_auto_precision_is_bf16_for_convolutions_where_it_is_faster(gain, taken, monkeypatch):
     spec = DATA.spec
     mlp, conv = (build_chain(MODELS[name], spec) for name in ("vae-mlp", "vae-conv"))
+    monkeypatch.setattr(precision, "_cpu_gain", lambda: gain)
     for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.setattr(torch.cpu, probe, lambda: True, raising=False)
-    assert training_dtype("auto", CPU, conv) == torch.bfloat16
-    assert training_dtype("auto", CPU, mlp) == torch.float32
-    assert training_dtype("auto", CPU, build_chain(MODELS["vae-conv"], spec).double()) == torch.float32
+    assert compute_dtype("auto", CPU, conv) == taken
+    assert compute_dtype("auto", CPU, mlp) == torch.float32
+    assert compute_dtype("auto", CPU, build_chain(MODELS["vae-conv"], spec).double()) == torch.float32
     for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, probe)
-    assert training_dtype("auto", CPU, conv) == torch.float32
-    assert training_dtype("bf16", CPU, mlp) == torch.bfloat16
-    assert training_dtype("fp32", CPU, conv) == torch.float32
+    assert compute_dtype("auto", CPU, conv) == torch.float32
+    assert compute_dtype("bf16", CPU, mlp) == torch.bfloat16
+    assert compute_dtype("fp32", CPU, conv) == torch.float32
+
+
+def test_what_a_processor_gains_is_measured_once():
+    assert precision._cpu_gain() > 0.0
+    assert precision._cpu_gain() == precision._cpu_gain()
 
 
 def test_fp32_is_not_autocast_at_all():

@@ -1,0 +1,69 @@
+"""The one place that decides in which precision networks compute, in training and in sampling.
+
+Weights, the optimiser, laws and likelihoods are in fp32 whatever is decided here: only matrix products
+and convolutions inside the networks move to bf16, through autocast. Evaluation is never autocast.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+NAMES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_WORTH = 1.3
+"""How many times faster bf16 must be than fp32 before it is taken for it."""
+
+
+def compute_dtype(precision: str, device: torch.device, chain: nn.Module) -> torch.dtype:
+    """fp32 or bf16 for "fp32", "bf16" or "auto".
+
+    "auto" is bf16 on a GPU that has it, and on a CPU that convolves faster in it, for chains with
+    convolutions: casting the weights of a small mlp costs more there than its products save.
+    """
+    if precision != "auto":
+        return NAMES[precision]
+    if any(p.dtype == torch.float64 for p in chain.parameters()):
+        return torch.float32
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = any(isinstance(m, nn.Conv2d) for m in chain.modules()) and _cpu_is_faster_in_bf16()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def autocast(dtype: torch.dtype, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Autocast to bf16, or nothing for fp32."""
+    if dtype == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def _cpu_is_faster_in_bf16() -> bool:
+    # These two are torch's own probes of the processor; a torch without them is taken to have none.
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(bool(getattr(torch.cpu, probe, lambda: False)()) for probe in probes) and _cpu_gain() > _WORTH
+
+
+@functools.cache
+def _cpu_gain() -> float:
+    """How many times faster a convolution is in bf16 than in fp32, measured once, in some milliseconds.
+
+    That a processor has the instructions does not say so: there are those on which it is half as fast,
+    and those on which it is three or, with AMX, four times as fast.
+    """
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.zeros(16, 64, 16, 16, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        weight = torch.zeros(64, 64, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        laps = []
+        for _ in range(6):
+            start = time.perf_counter()
+            F.conv2d(x, weight, padding=1)
+            laps.append(time.perf_counter() - start)
+        seconds[dtype] = min(laps)
+    return seconds[torch.float32] / seconds[torch.bfloat16]
