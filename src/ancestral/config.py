@@ -17,6 +17,7 @@ Sigma = Literal["auto", "fixed", "shared", "per-pixel", "predicted"]
 Binarize = Literal["none", "dynamic", "threshold"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
+Compile = Literal["auto", "on", "off"]
 Network = Literal["auto", "mlp", "conv"]
 Activation = Literal["silu", "relu", "tanh", "gelu"]
 Posterior = Literal["top-down", "bottom-up"]
@@ -244,6 +245,9 @@ class TrainingConfig:
     precision: Precision = "auto"
     """Of the networks in training: auto is bf16 where the hardware multiplies it faster. Laws,
     likelihoods and evaluation are fp32 always."""
+    compile: Compile = "auto"
+    """Compile the loss and its gradient into one graph: auto does in runs that are long enough to win back
+    the minute that it takes."""
     log_every: int = 50
     """Steps between records of the loss."""
     evaluate_every: int = 500
@@ -267,6 +271,7 @@ class TrainingConfig:
         checks.number("clip", self.clip, above=0.0)
         checks.number("ema", self.ema, low=0.0, below=1.0)
         checks.one_of("precision", self.precision, get_args(Precision))
+        checks.one_of("compile", self.compile, get_args(Compile))
         checks.integer("log_every", self.log_every, low=1)
         checks.integer("evaluate_every", self.evaluate_every, low=0)
         checks.integer("sample_every", self.sample_every, low=0)

@@ -146,7 +146,7 @@ def test_the_gradient_per_dimension_is_clipped(slope, norm):
     records = list(train(TrainingState(chain, replace(TRAINING, clip=1.5, steps=3)), data))
     assert [float(record.gradient_norm) for record in records] == pytest.approx([slope] * 3)
     assert [float(record.loss) for record in records[:1]] == pytest.approx([2 * slope * 2**0.5 + 5])
-    assert [float(grad.norm()) for grad in chain.grads] == pytest.approx([norm] * 2, rel=1e-4)
+    assert [float(grad.norm()) for grad in chain.grads[1:]] == pytest.approx([norm] * 2, rel=1e-4)
 
 
 class Broken(Recorder):

@@ -16,6 +16,8 @@ def describe(record: dict[str, Any], steps: int) -> str:
     if record["kind"] == "train":
         terms = "  ".join(f"{name} {value:.4g}" for name, value in record["terms"].items() if value)
         return f"{head}  loss {record['loss']:.4g}  ({terms})  gradient {record['gradient_norm']:.3g}"
+    if record["kind"] == "note":
+        return f"{head}  {record['text']}"
     bits = record["bits_per_dim"]
     figure = (
         f"{record['elbo']['mean']:.4g} ± {record['elbo']['stderr']:.2g} nats"

@@ -86,9 +86,7 @@ def fit(
         folder.rewind(state.step)
     session = _Session(state, _resident(data, place), folder, report)
     finished = session.run(should_stop)
-    with torch.no_grad():
-        for name, parameter in state.parameters.items():
-            parameter.copy_(state.ema[name])
+    state.release()
     chain.eval()
     return Fitted(chain, session.records, session.images_per_second, state.step, finished)
 
@@ -193,7 +191,7 @@ class _Session:
         self.data = data
         self.folder = folder
         self.report = report
-        self.device = next(state.chain.parameters()).device
+        self.device = state.device
         self.records: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.started_at = state.images_seen
@@ -206,7 +204,7 @@ class _Session:
     def run(self, should_stop: Callable[[], bool]) -> bool:
         """Take the steps that are left; False when it was asked to stop before the last."""
         config = self.state.config
-        steps = train(self.state, self.data)
+        steps = train(self.state, self.data, note=self._note)
         try:
             while True:
                 start = time.perf_counter()
@@ -262,6 +260,11 @@ class _Session:
             self.folder.append("metrics.jsonl", record)
         if self.report is not None:
             self.report(record)
+
+    def _note(self, text: str) -> None:
+        """Something about this machine and not about the run: told, not kept."""
+        if self.report is not None:
+            self.report({"kind": "note", "step": self.state.step, "text": text})
 
     def _evaluate(self, step: int) -> None:
         assert self.data.validation is not None

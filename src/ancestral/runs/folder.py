@@ -162,7 +162,13 @@ class RunFolder:
     def save(self, state: TrainingState) -> Path:
         """Write a checkpoint of ``state`` and remove old ones."""
         folder = self.path / "checkpoints"
-        path = save_checkpoint(folder, state.step, state.tensors(), images_seen=state.images_seen)
+        path = save_checkpoint(
+            folder,
+            state.step,
+            state.tensors(),
+            images_seen=state.images_seen,
+            decisions=state.decisions(),
+        )
         prune(folder, state.config.keep)
         return path
 
@@ -181,7 +187,7 @@ class RunFolder:
         if self.checkpoints:
             tensors, facts = load_checkpoint(self.checkpoints[-1])
             with _named(self.checkpoints[-1]):
-                state.restore(tensors, facts["images_seen"])
+                state.restore(tensors, facts["images_seen"], facts.get("decisions"))
 
     def load_weights(self, chain: Chain) -> int:
         """Put the newest averaged weights into ``chain``, in evaluation mode; returns their step."""

@@ -23,7 +23,14 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or is not of this model."""
 
 
-def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], *, images_seen: int) -> Path:
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    tensors: dict[str, Tensor],
+    *,
+    images_seen: int,
+    decisions: dict[str, Any] | None = None,
+) -> Path:
     """Write ``folder``/step-…, its tensors and, as JSON, how far it is; returns its path.
 
     Written under a temporary name and renamed when all of it is on the disk, so that a process killed
@@ -37,6 +44,7 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], *, imag
     save_file(tensors, temporary / "state.safetensors")
     digest = _sha256(temporary / "state.safetensors")
     facts = {"format": FORMAT, "step": step, "images_seen": images_seen, "sha256": digest}
+    facts["decisions"] = decisions or {}
     (temporary / "state.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     for name in ("state.safetensors", "state.json"):
         _sync(temporary / name)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Generator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ancestral.chain import Chain
 from ancestral.config import TrainingConfig
 from ancestral.data import Dataset
 from ancestral.randomness import own_randomness, reseed
+from ancestral.training.gradient import Gradient, Note
 from ancestral.training.order import DataOrder
-from ancestral.training.precision import autocast, training_dtype
 from ancestral.training.state import TrainingState
 
 _STEP = 2
@@ -48,7 +48,9 @@ class StepRecord:
     learning_rate: float
 
 
-def train(state: TrainingState, data: Dataset) -> Generator[StepRecord, None, None]:
+def train(
+    state: TrainingState, data: Dataset, *, note: Note = warnings.warn
+) -> Generator[StepRecord, None, None]:
     """Train ``state`` on the training split up to ``config.steps``, yielding after each step.
 
     Starts wherever ``state`` is. Every step seeds torch's generators from (seed, images seen), so what
@@ -57,31 +59,23 @@ def train(state: TrainingState, data: Dataset) -> Generator[StepRecord, None, No
     weights on a CPU. On a GPU, where looking waits for the device, only steps are looked at of which
     something is made (``looked_at``).
     """
-    config, chain = state.config, state.chain
+    config, chain, device = state.config, state.chain, state.device
     check_fits(chain, data, config)
-    parameters = list(state.parameters.values())
-    device = parameters[0].device
-    dtype = training_dtype(config.precision, device, chain)
     order = DataOrder(len(data.train), config.seed)
     source = data.train.x.device
+    gradient = Gradient(state, note=note)
     chain.train()
     with own_randomness(device):
         while state.step < config.steps:
             step = state.step
             reseed(device, config.seed, _STEP, state.images_seen)
             index = order.take(state.images_seen, config.batch_size)
-            x = data.batch(index.to(source)).to(device)
-            with autocast(dtype, device):
-                loss = chain.training_loss(x)
-            for parameter in parameters:
-                parameter.grad = None
-            # Per dimension, so that one clip and one rate suit data of any size.
-            (loss.value / chain.spec.dims).backward()
-            norm = clip_gradients(parameters, config.clip)
+            loss = gradient(data.batch(index.to(source)).to(device))
+            norm = state.clip()
             record = StepRecord(
                 step + 1,
                 state.images_seen + config.batch_size,
-                loss.value.detach(),
+                loss.value,
                 loss.terms,
                 norm,
                 state.learning_rate(step),
@@ -110,16 +104,6 @@ def looked_at(config: TrainingConfig, step: int) -> bool:
     """Whether something is made of a step: a record, an evaluation, a picture, a checkpoint, or the end."""
     spans = (config.log_every, config.evaluate_every, config.sample_every, config.checkpoint_every)
     return step == config.steps or any(span > 0 and step % span == 0 for span in spans)
-
-
-def clip_gradients(parameters: list[torch.nn.Parameter], limit: float) -> Tensor:
-    """Scale the gradients down to norm ``limit`` where theirs is larger; returns the norm they had."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    # On a CPU the norm is there to look at, and most steps need no scaling; a GPU would have to wait for it.
-    if norm.device.type != "cpu" or float(norm) > limit:
-        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-    return norm
 
 
 def check_finite(record: StepRecord) -> None:

@@ -4,33 +4,58 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ancestral.chain import Chain
 from ancestral.config import TrainingConfig
+from ancestral.precision import NAMES, compute_dtype
+from ancestral.training.flat import buckets, views
 
-_SLOTS = ("exp_avg", "exp_avg_sq", "step")
+_SLOTS = ("exp_avg", "exp_avg_sq")
 
 
 class TrainingState:
     """A chain in training, with its optimiser and exponential moving average (EMA).
 
     ``images_seen`` is the only clock: the step, the rate, the data order and all random numbers follow
-    from it and the seed.
+    from it and the seed. The chain's parameters become views of flat buffers (``flat``) until
+    ``release``: do not move the chain to another device or dtype in between.
     """
 
     def __init__(self, chain: Chain, config: TrainingConfig) -> None:
         self.chain = chain
         self.config = config
         self.images_seen = 0
-        self.parameters = dict(chain.named_parameters())
+        self.parameters = {name: p for name, p in chain.named_parameters() if p.requires_grad}
         if not self.parameters:
             raise ValueError(f"{type(chain).__name__} has no parameters; there is nothing to train.")
-        self.optimizer = _adamw(list(self.parameters.values()), config)
-        self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.device = next(iter(self.parameters.values())).device
+        self.dtype = compute_dtype(config.precision, self.device, chain)
+        """What networks compute in, decided once: a run that is gone on with keeps it."""
+        self.compiled: bool | None = None
+        """Whether steps are compiled; None until the first step decides it."""
+        self.buckets = buckets(self.parameters)
+        self.ema = views(self.buckets, [bucket.average for bucket in self.buckets])
+        """The averaged weights, by name."""
+        self.optimizer = torch.optim.AdamW(
+            [
+                # Biases, gains and single numbers are not decayed.
+                {"params": [b.weight], "weight_decay": config.weight_decay if b.decayed else 0.0}
+                for b in self.buckets
+            ],
+            lr=config.learning_rate,
+            betas=(0.9, 0.999),
+            fused=True,
+        )
+        for bucket in self.buckets:
+            self.optimizer.state[bucket.weight] = {
+                "step": torch.zeros((), device=self.device),
+                **{slot: torch.zeros_like(bucket.average) for slot in _SLOTS},
+            }
 
     @property
     def step(self) -> int:
@@ -45,8 +70,17 @@ class TrainingState:
         share = (step - warmup) / max(self.config.steps - warmup, 1)
         return self.config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
 
+    def clip(self) -> Tensor:
+        """Scale the gradient down to norm ``config.clip`` where its own is larger; returns its own."""
+        weights = [bucket.weight for bucket in self.buckets]
+        norm = torch.nn.utils.get_total_norm([bucket.gradient for bucket in self.buckets])
+        # On a CPU the norm is there to look at, and most steps need no scaling; a GPU would have to wait.
+        if norm.device.type != "cpu" or float(norm) > self.config.clip:
+            torch.nn.utils.clip_grads_with_norm_(weights, self.config.clip, norm)
+        return norm
+
     def update(self) -> None:
-        """One optimiser step from the gradients there are, and one of the average."""
+        """One optimiser step from the gradient there is, and one of the average."""
         step = self.step
         rate = self.learning_rate(step)
         for group in self.optimizer.param_groups:
@@ -56,8 +90,8 @@ class TrainingState:
         decay = min(self.config.ema, (1.0 + step) / (10.0 + step))
         with torch.no_grad():
             torch._foreach_lerp_(
-                list(self.ema.values()),
-                [p.detach() for p in self.parameters.values()],
+                [bucket.average for bucket in self.buckets],
+                [bucket.weight.detach() for bucket in self.buckets],
                 1.0 - decay,
             )
         self.images_seen += self.config.batch_size
@@ -65,9 +99,9 @@ class TrainingState:
     @contextlib.contextmanager
     def averaged(self) -> Iterator[Chain]:
         """The chain with its averaged weights, in evaluation mode; the trained ones come back after."""
-        kept = {name: p.detach().clone() for name, p in self.parameters.items()}
+        kept = [bucket.weight.detach().clone() for bucket in self.buckets]
         was_training = self.chain.training
-        self._write(self.ema)
+        self._write([bucket.average for bucket in self.buckets])
         self.chain.eval()
         try:
             yield self.chain
@@ -75,36 +109,52 @@ class TrainingState:
             self._write(kept)
             self.chain.train(was_training)
 
+    def release(self) -> None:
+        """Leave the averaged weights in the chain, each parameter in memory of its own again."""
+        for name, p in self.parameters.items():
+            p.grad = None
+            p.data = self.ema[name].clone()
+
     @torch.no_grad()
-    def _write(self, weights: dict[str, Tensor]) -> None:
-        for name, parameter in self.parameters.items():
-            parameter.copy_(weights[name])
+    def _write(self, weights: list[Tensor]) -> None:
+        for bucket, values in zip(self.buckets, weights, strict=True):
+            bucket.weight.copy_(values)
+
+    def _moments(self) -> Iterator[tuple[str, Tensor]]:
+        """The optimiser's two moments of each parameter, with their names in a checkpoint."""
+        for slot in _SLOTS:
+            buffers = [self.optimizer.state[bucket.weight][slot] for bucket in self.buckets]
+            for name, view in views(self.buckets, buffers).items():
+                yield f"optimizer/{slot}/{name}", view
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything as named tensors, on the CPU, for a checkpoint."""
         out = {f"model/{name}": tensor for name, tensor in model_tensors(self.chain).items()}
         out |= {f"ema/{name}": tensor for name, tensor in self.ema.items()}
-        for name, parameter in self.parameters.items():
-            for slot in _SLOTS:
-                if parameter in self.optimizer.state:
-                    out[f"optimizer/{slot}/{name}"] = self.optimizer.state[parameter][slot]
+        out |= dict(self._moments())
         return {name: tensor.detach().cpu().contiguous() for name, tensor in out.items()}
 
+    def decisions(self) -> dict[str, Any]:
+        """What the hardware decided where the options said auto, for a checkpoint."""
+        names = {dtype: name for name, dtype in NAMES.items()}
+        return {"precision": names[self.dtype], "compiled": bool(self.compiled)}
+
     @torch.no_grad()
-    def restore(self, tensors: dict[str, Tensor], images_seen: int) -> None:
+    def restore(
+        self, tensors: dict[str, Tensor], images_seen: int, decisions: Mapping[str, Any] | None = None
+    ) -> None:
         """Take everything back from ``tensors``, in place. ``ValueError`` when they are of another model."""
         restore_model(self.chain, tensors, "model/")
-        for name, parameter in self.parameters.items():
-            self.ema[name].copy_(tensors[f"ema/{name}"])
-            if f"optimizer/step/{name}" in tensors:
-                # Fused AdamW walks raw memory: the moments must lie as the parameter does (channels_last).
-                moments = {
-                    slot: torch.empty_like(parameter).copy_(tensors[f"optimizer/{slot}/{name}"])
-                    for slot in ("exp_avg", "exp_avg_sq")
-                }
-                count = tensors[f"optimizer/step/{name}"].to(parameter.device, copy=True)
-                self.optimizer.state[parameter] = {"step": count, **moments}
+        for name, average in self.ema.items():
+            average.copy_(tensors[f"ema/{name}"])
+        for name, moment in self._moments():
+            moment.copy_(tensors[name])
         self.images_seen = images_seen
+        for bucket in self.buckets:
+            self.optimizer.state[bucket.weight]["step"].fill_(self.step)
+        if decisions is not None:
+            self.dtype = NAMES.get(decisions.get("precision", ""), self.dtype)
+            self.compiled = decisions.get("compiled", self.compiled)
 
 
 def model_tensors(chain: Chain) -> dict[str, Tensor]:
@@ -134,13 +184,3 @@ def restore_model(chain: Chain, tensors: dict[str, Tensor], prefix: str) -> None
                 f"{tuple(own.shape)}."
             )
         own.copy_(given)
-
-
-def _adamw(parameters: list[torch.nn.Parameter], config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW, fused; biases, gains and single numbers are not decayed."""
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), fused=True)

@@ -1,0 +1,157 @@
+"""The loss of a batch and its gradient, step by step or compiled into one graph.
+
+Compiled, the draws of t and noise, the networks, the laws and the whole backward pass are one function
+of (weights, x) that writes the gradient where the optimiser reads it; on a GPU it is replayed as a CUDA
+graph. It draws the same random numbers as the plain step. Compiling takes from seconds to minutes, so
+"auto" does it for runs that are long enough to win that back, and says when it could not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ancestral.chain import Chain
+from ancestral.elbo import Loss
+from ancestral.precision import autocast
+from ancestral.training.flat import views
+from ancestral.training.flops import training_flops
+from ancestral.training.state import TrainingState
+
+Note = Callable[[str], None]
+"""Called with a sentence for the user."""
+
+_RATE = {"cpu": 1.5e11, "cuda": 5e13}
+"""FLOP/s that a plain step is taken to reach: constants, so that whether to compile is the same each time."""
+_PER_STEP = {"cpu": 2e-3, "cuda": 5e-3}
+"""Seconds of a plain step that are not arithmetic."""
+_LONG = {"cpu": 900.0, "cuda": 180.0}
+"""Seconds from which on a run is long enough to compile for."""
+_FEWEST = 200
+"""Steps below which no run is compiled."""
+_COUNTED = 8
+"""Examples on which the arithmetic of a step is counted."""
+
+
+class Gradient:
+    """Computes the loss of a batch and leaves its gradient, per dimension, in the state's buckets."""
+
+    def __init__(self, state: TrainingState, *, note: Note) -> None:
+        self.state = state
+        self.note = note
+        self._compiled: Callable[[Tensor], tuple[Tensor, list[str]]] | None = None
+
+    def __call__(self, x: Tensor) -> Loss:
+        """The loss of the examples x, (n, *shape), with everything detached."""
+        if self.state.compiled is None:
+            self.state.compiled = self._worth_compiling(x)
+        with autocast(self.state.dtype, self.state.device):
+            if not self.state.compiled:
+                return self._plain(x)
+            if self._compiled is not None:
+                return self._replayed(x)
+            return self._first(x)
+
+    def _plain(self, x: Tensor) -> Loss:
+        loss = self.state.chain.training_loss(x)
+        for bucket in self.state.buckets:
+            bucket.gradient.zero_()
+        # Per dimension, so that one clip and one rate suit data of any size.
+        (loss.value / self.state.chain.spec.dims).backward()
+        return Loss(loss.value.detach(), loss.terms)
+
+    def _first(self, x: Tensor) -> Loss:
+        """Compile, or say that it cannot be done and go on without."""
+        before = torch.get_rng_state()
+        self._compiled = _compiled(self.state)
+        try:
+            return self._replayed(x)
+        except Exception as error:
+            torch.set_rng_state(before)
+            self._compiled = None
+            self.state.compiled = False
+            # A defect of the chain, and not of compiling it, shows itself here once more.
+            loss = self._plain(x)
+            first, *_ = str(error).strip().splitlines() or [type(error).__name__]
+            self.note(f"steps are not compiled ({first[:200]}); training goes on without.")
+            return loss
+
+    def _replayed(self, x: Tensor) -> Loss:
+        assert self._compiled is not None
+        values, names = self._compiled(x)
+        return Loss(values[0], dict(zip(names, values[1:], strict=True)))
+
+    def _worth_compiling(self, x: Tensor) -> bool:
+        config = self.state.config
+        kind = self.state.device.type
+        if config.compile != "auto" or kind not in _LONG:
+            return config.compile == "on"
+        if config.steps < _FEWEST:
+            return False
+        seconds = _PER_STEP[kind]
+        left = _LONG[kind] / config.steps
+        if seconds < left:
+            counted = x[:_COUNTED]
+            with autocast(self.state.dtype, self.state.device):
+                flops = training_flops(self.state.chain, counted)
+            seconds += flops * config.batch_size / _RATE[kind]
+        return seconds >= left
+
+
+class _LossOf(nn.Module):
+    """A chain whose forward is its training loss, so that it can be called with other weights."""
+
+    def __init__(self, chain: Chain) -> None:
+        super().__init__()
+        self.chain = chain
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Loss]:
+        loss = self.chain.training_loss(x)
+        return loss.value / self.chain.spec.dims, loss
+
+
+def _compiled(state: TrainingState) -> Callable[[Tensor], tuple[Tensor, list[str]]]:
+    """One compiled graph: x to the loss and its terms, (1 + terms,), and the terms' names."""
+    module, parts = _LossOf(state.chain), state.buckets
+    names: list[str] = []
+
+    def loss_of(weights: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        scaled, loss = torch.func.functional_call(module, weights, (x,))
+        names[:] = loss.terms
+        reported = [loss.value.detach(), *(term.detach().to(loss.value) for term in loss.terms.values())]
+        return scaled, torch.stack(reported)
+
+    def step(weights: list[Tensor], gradients: list[Tensor], x: Tensor) -> Tensor:
+        named = {f"chain.{name}": view for name, view in views(parts, weights).items()}
+        gradient, (_, reported) = torch.func.grad_and_value(loss_of, has_aux=True)(named, x)
+        plain = {name.removeprefix("chain."): value for name, value in gradient.items()}
+        for part, out in zip(parts, gradients, strict=True):
+            out.copy_(part.flattened(plain))
+        reported_: Tensor = reported
+        return reported_
+
+    # The same random numbers as without compiling, so that a run can be checked against the plain one.
+    options: dict[str, Any] = {"fallback_random": True}
+    graphs = state.device.type == "cuda"
+    if graphs:
+        options["triton.cudagraphs"] = True
+    compiled = torch.compile(step, fullgraph=True, dynamic=False, options=options)
+    weights = [bucket.weight.detach() for bucket in parts]
+    gradients = [bucket.gradient for bucket in parts]
+    if graphs:
+        # Replayed graphs read and write these where they are, without copying them in.
+        for tensor in (*weights, *gradients):
+            torch._dynamo.mark_static_address(tensor)
+
+    def call(x: Tensor) -> tuple[Tensor, list[str]]:
+        with torch.no_grad():
+            if graphs:
+                torch.compiler.cudagraph_mark_step_begin()
+            values: Tensor = compiled(weights, gradients, x)
+            # A replay writes its results where the last one did.
+            return (values.clone() if graphs else values), names
+
+    return call

@@ -1,0 +1,127 @@
+"""Compiled steps: the plain step's numbers from one graph, and a way back where there is no graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ancestral.config import DDPMConfig, HVAEConfig, VAEConfig
+from ancestral.runs import RunFolder, fit
+from ancestral.training import TrainingState, gradient, train
+from ancestral.training.flops import training_flops
+from ancestral.vae import VAE
+from tiny import MODELS, TRAINING, built, images, vectors
+
+# Torch's own modules warn while it compiles.
+pytestmark = pytest.mark.filterwarnings("default")
+
+COMPILED = replace(TRAINING, compile="on", precision="fp32")
+
+
+def state(model, training, data) -> TrainingState:
+    torch.manual_seed(0)
+    return TrainingState(built(model, data), training)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [
+        (MODELS["vae-mlp"], images()),
+        (HVAEConfig(levels=2, width=8), vectors()),
+        (DDPMConfig(T=12, channels=(16,)), images()),
+    ],
+    ids=["vae", "ladder", "ddpm"],
+)
+def test_a_compiled_step_is_the_plain_step(model, data):
+    """The same draws, so the same losses, terms, gradients and weights, up to the order of sums."""
+    one = state(model, COMPILED, data)
+    other = state(model, replace(COMPILED, compile="off"), data)
+    notes: list[str] = []
+    for ours, theirs in zip(train(one, data, note=notes.append), train(other, data), strict=True):
+        assert float(ours.loss) == pytest.approx(float(theirs.loss), rel=2e-4)
+        assert float(ours.gradient_norm) == pytest.approx(float(theirs.gradient_norm), rel=2e-3)
+        assert {n: float(v) for n, v in ours.terms.items()} == pytest.approx(
+            {n: float(v) for n, v in theirs.terms.items()}, rel=1e-3, abs=1e-3
+        )
+        if ours.step == 1:
+            for a, b in zip(one.buckets, other.buckets, strict=True):
+                scale = float(b.gradient.abs().max())
+                torch.testing.assert_close(a.gradient, b.gradient, rtol=1e-3, atol=2e-5 * scale)
+    assert one.compiled
+    assert not other.compiled
+    assert not notes
+
+
+@pytest.mark.slow
+def test_a_compiled_run_that_was_stopped_is_the_one_that_was_not(tmp_path):
+    data, model = images(), MODELS["vae-mlp"]
+    for name, stops in (("whole", [100]), ("parts", [3, 100])):
+        for stop in stops:
+            torch.manual_seed(stop)
+            taken = [RunFolder.open(tmp_path / name).step if (tmp_path / name).exists() else 0]
+
+            def should_stop(taken: list[int] = taken, stop: int = stop) -> bool:
+                taken[0] += 1
+                return taken[0] >= stop
+
+            torch.manual_seed(0)
+            fit(built(model, data), data, COMPILED, out=tmp_path / name, should_stop=should_stop)
+    newest = [RunFolder.open(tmp_path / name).checkpoints[-1] for name in ("whole", "parts")]
+    for file in ("state.safetensors", "state.json"):
+        assert newest[0].joinpath(file).read_bytes() == newest[1].joinpath(file).read_bytes()
+    assert '"compiled": true' in (newest[0] / "state.json").read_text()
+
+
+class Breaks(VAE):
+    """A chain that looks at its data, which no graph can do."""
+
+    def training_loss(self, x):
+        if float(x.double().mean()) < -1.0:
+            raise RuntimeError("never")
+        return super().training_loss(x)
+
+
+def test_where_compiling_fails_training_says_so_and_goes_on():
+    data = vectors()
+    one = state(VAEConfig(hidden=(8,)), replace(COMPILED, steps=4), data)
+    other = state(VAEConfig(hidden=(8,)), replace(COMPILED, steps=4, compile="off"), data)
+    one.chain.__class__ = Breaks
+    notes: list[str] = []
+    ours = [float(record.loss) for record in train(one, data, note=notes.append)]
+    assert ours == [float(record.loss) for record in train(other, data)]
+    assert len(notes) == 1
+    assert "not compiled" in notes[0]
+    assert one.compiled is False
+
+
+def test_auto_compiles_long_runs_only(monkeypatch):
+    data = images()
+    for steps, expected in ((100, False), (2_000, False), (10_000_000, True)):
+        one = state(MODELS["vae-mlp"], replace(TRAINING, steps=steps), data)
+        assert gradient.Gradient(one, note=print)._worth_compiling(data.train.x[:16]) is expected
+    # The same steps of a model with more arithmetic take longer.
+    big = DDPMConfig(T=12, channels=(128, 128), blocks=4)
+    for model, expected in ((MODELS["ddpm"], False), (big, True)):
+        one = state(model, replace(TRAINING, steps=60_000, batch_size=32), data)
+        assert gradient.Gradient(one, note=print)._worth_compiling(data.train.x[:16]) is expected
+
+
+def test_flops_of_a_step_are_counted_by_hand():
+    """A linear encoder and decoder: 2 · in · out each, three times, less the gradient of the data."""
+    data = vectors()
+    chain = built(VAEConfig(hidden=(), latent_dims=3), data)
+    encoder, decoder = 2 * 2 * 6, 2 * 3 * chain.likelihood.per_entry * 2
+    assert training_flops(chain, data.train.x[:5]) == 2 * encoder + 3 * decoder
+    assert all(p.grad is None for p in chain.parameters())
+
+
+def test_counting_leaves_the_random_numbers_alone():
+    data = vectors()
+    chain = built(VAEConfig(hidden=(4,)), data)
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    training_flops(chain, data.train.x[:5])
+    assert torch.equal(torch.random.get_rng_state(), before)
