@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ancestral import checks
 from ancestral.chain import Chain, MarginalChain
+from ancestral.data import Examples, feed
 from ancestral.elbo import Elbo
 from ancestral.randomness import own_randomness, reseed
 
@@ -104,7 +105,7 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     chain: Chain,
-    x: Tensor,
+    x: Examples,
     *,
     samples: int = 1,
     levels: int | None = None,
@@ -113,7 +114,7 @@ def evaluate(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate ``chain`` on all of x, (n, *shape), in the data's own values.
+    """Evaluate ``chain`` on all of x, (n, *shape), in the data's own values: a tensor, or rows of a file.
 
     ``samples`` is the number of paths (or sweeps) averaged per example. ``levels`` estimates the sum of
     matching terms from that many random t per example instead of sweeping over all, for chains whose
@@ -136,9 +137,10 @@ def evaluate(
     start = time.perf_counter()
     parts: list[Elbo] = []
     likelihoods: list[Tensor] = []
-    with own_randomness(device), evaluation_mode(chain):
-        for first in range(0, len(x), batch_size):
-            batch = x[first : first + batch_size].to(device)
+    firsts = range(0, len(x), batch_size)
+    batches = feed(x, (torch.arange(i, min(i + batch_size, len(x))) for i in firsts), device)
+    with own_randomness(device), evaluation_mode(chain), contextlib.closing(batches):
+        for first, batch in zip(firsts, batches, strict=True):
             reseed(device, seed, first)
             parts.append(_elbo(chain, batch, samples=samples, levels=levels).detach())
             if importance_samples:

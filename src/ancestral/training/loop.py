@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ancestral.chain import Chain
 from ancestral.config import TrainingConfig
-from ancestral.data import Dataset
+from ancestral.data import Dataset, feed
 from ancestral.randomness import own_randomness, reseed
 from ancestral.training.order import DataOrder
 from ancestral.training.precision import autocast, training_dtype
@@ -63,14 +64,14 @@ def train(state: TrainingState, data: Dataset) -> Generator[StepRecord, None, No
     device = parameters[0].device
     dtype = training_dtype(config.precision, device, chain)
     order = DataOrder(len(data.train), config.seed)
-    source = data.train.x.device
+    images = range(state.images_seen, config.steps * config.batch_size, config.batch_size)
+    batches = feed(data.train.x, (order.take(seen, config.batch_size) for seen in images), device)
     chain.train()
-    with own_randomness(device):
+    with own_randomness(device), contextlib.closing(batches):
         while state.step < config.steps:
             step = state.step
             reseed(device, config.seed, _STEP, state.images_seen)
-            index = order.take(state.images_seen, config.batch_size)
-            x = data.batch(index.to(source)).to(device)
+            x = data.shown(next(batches))
             with autocast(dtype, device):
                 loss = chain.training_loss(x)
             for parameter in parameters:
