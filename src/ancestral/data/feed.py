@@ -15,7 +15,7 @@ from ancestral.data.rows import Examples, Rows, piece_rows
 _AHEAD = 3
 """Blocks of batches that are read ahead."""
 _INDICES = 2**13
-"""Indices that go to the device at once where the examples are there already."""
+"""The most indices that are taken ahead at once; fewer where their rows are more than a piece."""
 
 
 def feed(x: Examples, indices: Iterable[Tensor], device: torch.device) -> Generator[Tensor, None, None]:
@@ -49,7 +49,7 @@ def _read_ahead(
     # One thread: it is far quicker than a training step, and more would only fight for the interpreter.
     with ThreadPoolExecutor(1, thread_name_prefix="ancestral-feed") as pool:
         # Several small batches at a time: each change of threads costs more than copying a small batch.
-        groups = _groups(indices, piece_rows(x))
+        groups = _groups(indices, min(piece_rows(x), _INDICES))
         blocks = (_submit(pool, x, group, stream is not None) for group in groups)
         waiting = deque(islice(blocks, _AHEAD))
         try:
@@ -96,10 +96,12 @@ def _arrived(block: Tensor, device: torch.device, stream: torch.cuda.Stream | No
 def _groups(indices: Iterable[Tensor], rows: int) -> Iterator[list[Tensor]]:
     """Successive indices together, up to the first that make at least ``rows``."""
     group: list[Tensor] = []
+    count = 0
     for index in indices:
         group.append(index)
-        if sum(len(one) for one in group) >= rows:
+        count += len(index)
+        if count >= rows:
             yield group
-            group = []
+            group, count = [], 0
     if group:
         yield group

@@ -135,14 +135,14 @@ def evaluate(
         raise ValueError("there are no examples to evaluate; give at least one.")
     device = next(chain.parameters()).device
     start = time.perf_counter()
-    parts: list[Elbo] = []
+    parts: list[_Part] = []
     likelihoods: list[Tensor] = []
     firsts = range(0, len(x), batch_size)
     batches = feed(x, (torch.arange(i, min(i + batch_size, len(x))) for i in firsts), device)
     with own_randomness(device), evaluation_mode(chain), contextlib.closing(batches):
         for first, batch in zip(firsts, batches, strict=True):
             reseed(device, seed, first)
-            parts.append(_elbo(chain, batch, samples=samples, levels=levels).detach())
+            parts.append(_Part.of(_elbo(chain, batch, samples=samples, levels=levels)))
             if importance_samples:
                 likelihoods.append(log_likelihood(chain, batch, samples=importance_samples))
             if progress is not None:
@@ -190,6 +190,30 @@ def default_levels(chain: Chain) -> int | None:
     return 50 if isinstance(chain, MarginalChain) and chain.T > 100 else None
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What is kept of a batch's ELBO: the matching terms, (n, T − 1), of many examples are too many."""
+
+    total: Tensor
+    reconstruction: Tensor
+    prior: Tensor
+    matching: Tensor
+    """Summed over the batch's examples, (T − 1,)."""
+    dims: int
+    discrete: bool
+
+    @staticmethod
+    def of(elbo: Elbo) -> _Part:
+        return _Part(
+            elbo.total,
+            elbo.reconstruction,
+            elbo.prior,
+            elbo.matching.double().sum(dim=0),
+            elbo.dims,
+            elbo.discrete,
+        )
+
+
 def _elbo(chain: Chain, x: Tensor, *, samples: int, levels: int | None) -> Elbo:
     if levels is None:
         return chain.elbo(x, samples=samples)
@@ -203,7 +227,7 @@ def _calls(chain: Chain, *, samples: int, levels: int | None) -> int:
 
 
 def _summary(
-    parts: list[Elbo],
+    parts: list[_Part],
     likelihoods: list[Tensor],
     *,
     calls: int,
@@ -213,7 +237,7 @@ def _summary(
     total = torch.cat([part.total for part in parts])
     n, dims = len(total), parts[0].dims
     elbo = Estimate.of(total)
-    per_level = torch.stack([part.matching.double().sum(dim=0) for part in parts]).sum(dim=0) / n
+    per_level = torch.stack([part.matching for part in parts]).sum(dim=0) / n
     return Evaluation(
         n=n,
         dims=dims,
