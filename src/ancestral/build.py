@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -40,12 +41,14 @@ from ancestral.spec import DataSpec
 from ancestral.vae import VAE
 
 
-def build_chain(config: ModelConfig, spec: DataSpec, *, train: Tensor | None = None) -> Chain:
+def build_chain(
+    config: ModelConfig, spec: DataSpec, *, train: Tensor | Iterable[Tensor] | None = None
+) -> Chain:
     """The chain that ``config`` describes, for data of ``spec``, with fresh weights.
 
-    ``train``, (n, *shape), are the training examples as the model sees them (``Dataset.seen``): they set
-    the standardisation and the centre. Leave it out where weights, which carry these, are loaded
-    afterwards. Weights are drawn with torch's global generator.
+    ``train``, (n, *shape), whole or in pieces, are the training examples as the model sees them
+    (``Dataset.seen``): they set the standardisation and the centre. Leave it out where weights, which carry
+    these, are loaded afterwards. Weights are drawn with torch's global generator.
     """
     scaling = Scaling(spec)
     if train is not None:

@@ -206,7 +206,7 @@ def _write(
     with own_randomness(torch.device("cpu")):
         reseed(torch.device("cpu"), _SAMPLE_SEED)
         rows = {one.kind: one.chain.cpu().preview(_SAMPLES) for one in compared}
-    save_comparison(out / "samples.png", {"data": dataset.test.x[:_SAMPLES], **rows}, dataset.spec)
+    save_comparison(out / "samples.png", {"data": dataset.test.x[:_SAMPLES].to("cpu"), **rows}, dataset.spec)
     facts = {
         "data": {**dataset.describe(), "source": data.source},
         "budget": {

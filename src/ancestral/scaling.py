@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -35,25 +37,27 @@ class Scaling(nn.Module):
         self.register_buffer("centre", torch.zeros(spec.shape))
         self.levels = spec.levels
 
-    def fit(self, x: Tensor) -> Scaling:
-        """Take the statistics of training data x, (n, *shape), entry by entry. Returns itself.
+    def fit(self, x: Tensor | Iterable[Tensor]) -> Scaling:
+        """Take the statistics of training data x, (n, *shape), whole or in pieces, entry by entry.
 
         Real data are standardised (an entry that never varies is shifted only); integers keep their fixed
-        map and set ``centre``. ``ValueError`` for integers that are not among the levels.
+        map and set ``centre``. Returns itself. ``ValueError`` for integers that are not among the levels,
+        and for no data.
         """
+        pieces = (x,) if isinstance(x, Tensor) else x
         if self.levels is None:
-            mean, std = x.double().mean(dim=0), x.double().std(dim=0, unbiased=False)
+            mean, std = _mean_and_std(pieces)
             std = torch.where(std > 1e-12 * (1.0 + mean.abs()), std, torch.ones_like(std))
             self.shift.copy_(mean)
             self.scale.copy_(std)
             return self
-        if int(x.max()) >= self.levels or int(x.min()) < 0:
+        mean, low, high = _mean_and_range(pieces)
+        if high >= self.levels or low < 0:
             raise ValueError(
-                f"training values from {int(x.min())} to {int(x.max())} for data of {self.levels} levels; "
+                f"training values from {low} to {high} for data of {self.levels} levels; "
                 f"they must be in 0 … {self.levels - 1}. For binarised data, give the bits: data.seen()."
             )
-        # In float32, as one pass over large data need not double them; the sums are of small integers.
-        self.centre.copy_(x.float().mean(dim=0).sub(self.shift).div(self.scale))
+        self.centre.copy_(mean.to(self.shift.dtype).sub(self.shift).div(self.scale))
         return self
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,3 +71,36 @@ class Scaling(nn.Module):
     def inverse(self, u: Tensor) -> Tensor:
         """From the network's units back to the data's."""
         return u * self.scale + self.shift
+
+
+def _mean_and_std(pieces: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Of each entry, in float64; pieces are put together as in Chan et al. (1979), equation 2.1."""
+    n, mean, squares = 0, torch.zeros(()), torch.zeros(())
+    for piece in pieces:
+        x = piece.double()
+        step, part = x.mean(dim=0) - mean, len(x) / (n + len(x))
+        squares = squares + (x - x.mean(dim=0)).square().sum(dim=0) + step.square() * (n * part)
+        mean, n = mean + step * part, n + len(x)
+    _check_any(n)
+    return mean, (squares / n).sqrt()
+
+
+def _mean_and_range(pieces: Iterable[Tensor]) -> tuple[Tensor, int, int]:
+    """The mean of each entry, in float64, and the least and largest of all."""
+    n, total, lows, highs = 0, torch.zeros(()), [], []
+    for piece in pieces:
+        low, high = torch.aminmax(piece)
+        lows.append(int(low))
+        highs.append(int(high))
+        # Sums of integers are exact in float64, so how the data are cut into pieces changes nothing.
+        total, n = total + piece.double().sum(dim=0), n + len(piece)
+    _check_any(n)
+    return total / n, min(lows), max(highs)
+
+
+def _check_any(n: int) -> None:
+    if n == 0:
+        raise ValueError(
+            "there are no examples to take statistics of; data.seen() can be gone through once, so call it "
+            "again for each use."
+        )

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ancestral.data import Dataset, Split, assemble, content_hash, load_data
-from ancestral.data.dataset import BIT_SEEDS, draw_bits, threshold_bits
+from ancestral.data.bits import BIT_SEEDS, draw_bits, threshold_bits
 from ancestral.data.raw import Raw
 
 ALL = ("none", "dynamic", "threshold")

@@ -1,4 +1,4 @@
-"""Data in NumPy's files: one array in a .npy, or named arrays in a .npz. Nothing pickled is read."""
+"""Data in NumPy's files: one array in a .npy, which is mapped, or named ones in a .npz. No pickle is read."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ancestral.data.raw import Array, Kind, Raw
 _UNREADABLE = (
     ValueError,
     EOFError,
+    OverflowError,
     MemoryError,
     NotImplementedError,
     tokenize.TokenError,
@@ -58,10 +59,11 @@ def _read_npy(path: Path) -> Raw:
                 "numpy.save(path, array); pickled objects are not read."
             )
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except _UNREADABLE as error:
         raise _unreadable(str(path), error) from error
-    return Raw(path.stem, array)
+    # A row of an array in Fortran's order lies all over the file: that is read from memory only.
+    return Raw(path.stem, array if array.flags.c_contiguous else np.array(array))
 
 
 def _read_npz(path: Path) -> Raw:
@@ -105,7 +107,7 @@ def _member(archive: np.lib.npyio.NpzFile, name: str, path: Path) -> Array:
 
 
 def _unreadable(where: str, error: BaseException) -> ValueError:
-    if "pickle" in str(error):
+    if "pickle" in str(error) or "Python objects" in str(error):
         return ValueError(
             f"{where} holds pickled Python objects, which are not read: they can run code. Save numbers, as "
             "an array of an integer or float type."

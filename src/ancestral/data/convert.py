@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ancestral import checks
 from ancestral.data.raw import Array, Raw
+from ancestral.data.rows import Rows, stored_pieces
 
 MAX_LEVELS = 65_536
 """The most values an integer entry can take, 16 bits."""
@@ -18,9 +20,9 @@ _MAX_LABEL = 2**31 - 1
 
 @dataclass(frozen=True, eq=False)
 class Checked:
-    """The arrays of one part: x is (N, C, H, W) integers or (N, D) float32, labels (N,) int64 or None."""
+    """All examples of one part, (N, C, H, W) integers or (N, D) float32, and labels (N,) int64 or None."""
 
-    x: Array
+    x: Rows
     labels: Array | None
 
 
@@ -28,10 +30,11 @@ def convert(raw: Raw) -> tuple[Checked, Checked | None, int | None, str]:
     """The training part, the test part if there is one, the number of levels and where it comes from.
 
     Integers become uint8 where they fit and int32 otherwise, with the channels first; floats become
-    float32. Levels that a source does not state are 2 for bool, 256 for uint8, and for other integers
-    the first of 2, 16, 256 and 65536 that holds both parts. Raises ``ValueError``, naming the part, for
-    arrays that are neither integer images nor float vectors, for values out of range, and for labels
-    that do not go with them.
+    float32. They do when they are read: here an array is only looked through, a piece at a time. Levels
+    that a source does not state are 2 for bool, 256 for uint8, and for other integers the first of 2, 16,
+    256 and 65536 that holds both parts. Raises ``ValueError``, naming the part, for arrays that are
+    neither integer images nor float vectors, for values out of range, and for labels that do not go with
+    them.
     """
     parts = {f"the training array of {raw.name!r}": raw.train_x}
     if raw.test_x is not None:
@@ -46,11 +49,13 @@ def convert(raw: Raw) -> tuple[Checked, Checked | None, int | None, str]:
                 f"levels = {raw.levels} is given for {raw.name!r}, which holds real numbers; levels are "
                 "counted for integers only. Leave `levels` out, or store integers."
             )
-        xs = [_floats(x, where) for where, x in parts.items()]
-        levels, origin = None, "real numbers have none"
+        for where, x in parts.items():
+            _check_finite(x, where)
+        levels, origin, dtype = None, "real numbers have none", torch.float32
     else:
         levels, origin = _levels(raw, parts)
-        xs = [_images(x, levels) for x in parts.values()]
+        dtype = torch.uint8 if levels <= 256 else torch.int32
+    xs = [Rows(x, dtype, np.arange(len(x))) for x in parts.values()]
     train = Checked(xs[0], _labels(raw.train_labels, len(raw.train_x), f"training labels of {raw.name!r}"))
     if raw.test_x is None:
         return train, None, levels, origin
@@ -101,32 +106,37 @@ def _check_alike(raw: Raw) -> None:
         )
 
 
-def _floats(x: Array, where: str) -> Array:
-    """float32 of the same shape, all finite."""
-    _check_finite(np.isfinite(x), x, where)
-    with np.errstate(over="ignore"):  # what overflows is refused below, by name
-        narrow = x.astype(np.float32)
-    _check_finite(np.isfinite(narrow), x, where)
-    return narrow
-
-
-def _check_finite(finite: Array, x: Array, where: str) -> None:
-    if not finite.all():
-        row, column = (int(i) for i in np.argwhere(~finite)[0])
+def _check_finite(x: Array, where: str) -> None:
+    """Refuse vectors with entries that are not finite in 32 bits."""
+    count, row, column = 0, 0, 0
+    for first, piece in stored_pieces(x):
+        with np.errstate(over="ignore"):  # what overflows is refused below, by name
+            finite = np.isfinite(piece.astype(np.float32))
+        if not finite.all():
+            if count == 0:
+                row, column = (int(i) for i in np.argwhere(~finite)[0])
+                row += first
+            count += int((~finite).sum())
+    if count:
         raise ValueError(
             f"{where} holds {x[row, column]} in row {row}, column {column} (counted from 0), one of "
-            f"{int((~finite).sum())} entries that are not finite numbers of 32 bits. Remove or replace them."
+            f"{count} entries that are not finite numbers of 32 bits. Remove or replace them."
         )
 
 
 def _levels(raw: Raw, parts: dict[str, Array]) -> tuple[int, str]:
     """How many values an integer entry can take, and how that is known."""
+    types = {x.dtype for x in parts.values()}
+    if raw.levels is None and types == {np.dtype(bool)}:
+        return 2, "the type bool"
+    if raw.levels is None and types == {np.dtype(np.uint8)}:
+        return 256, "the type uint8"
+    largest = 0
     for where, x in parts.items():
-        if x.min() < 0:
-            raise ValueError(
-                f"{where} holds {x.min()}; integer data count from 0. Add {-int(x.min())} to them."
-            )
-    largest = max(int(x.max()) for x in parts.values())
+        low, high = _range(x)
+        if low < 0:
+            raise ValueError(f"{where} holds {low}; integer data count from 0. Add {-low} to them.")
+        largest = max(largest, high)
     if largest >= MAX_LEVELS:
         raise ValueError(
             f"{raw.name!r} holds {largest}; integer data must be below {MAX_LEVELS} (16 bits). Divide them."
@@ -139,20 +149,14 @@ def _levels(raw: Raw, parts: dict[str, Array]) -> tuple[int, str]:
                 f"levels = {largest + 1} or more."
             )
         return raw.levels, "given with the data"
-    types = {x.dtype for x in parts.values()}
-    if types == {np.dtype(bool)}:
-        return 2, "the type bool"
-    if types == {np.dtype(np.uint8)}:
-        return 256, "the type uint8"
     levels = next(n for n in _ROUND_LEVELS if n > largest)
     return levels, f"the largest value, {largest}, rounded up"
 
 
-def _images(x: Array, levels: int) -> Array:
-    """(N, C, H, W), contiguous, uint8 for up to 256 levels and int32 above."""
-    channels_last = x if x.ndim == 4 else x[..., None]
-    dtype = np.uint8 if levels <= 256 else np.int32
-    return np.ascontiguousarray(channels_last.transpose(0, 3, 1, 2).astype(dtype))
+def _range(x: Array) -> tuple[int, int]:
+    """The smallest and the largest entry."""
+    bounds = [(int(piece.min()), int(piece.max())) for _, piece in stored_pieces(x)]
+    return min(low for low, _ in bounds), max(high for _, high in bounds)
 
 
 def _labels(labels: Array | None, n: int, where: str) -> Array | None:

@@ -1,4 +1,4 @@
-"""A data set as models see it: integer images or real vectors in three splits, and how bits are drawn.
+"""A data set as models see it: integer images or real vectors in three splits.
 
 Integer data stay integers up to the likelihood. Binarisation (Salakhutdinov and Murray 2008 for the
 dynamic kind) turns grey levels k in 0 … L − 1 into bits: drawn anew each time a training image is seen,
@@ -9,6 +9,7 @@ of different runs compare; numbers of different kinds of binarisation do not.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,20 +17,23 @@ import torch
 from torch import Tensor
 
 from ancestral import checks
+from ancestral.data.bits import FixedBits, binarized, draw_bits
+from ancestral.data.rows import Examples, pieces
 from ancestral.spec import DataSpec
 
 Binarize = Literal["none", "dynamic", "threshold"]
 SPLITS = ("train", "validation", "test")
-BIT_SEEDS = {"train": 1, "validation": 2, "test": 3}
-"""The seeds with which a split's fixed bits are drawn, on the CPU, under ``binarize="dynamic"``."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """Some examples and their labels."""
 
-    x: Tensor
-    """Images (N, C, H, W), uint8 for up to 256 levels and int32 above, or vectors (N, D), float32."""
+    x: Examples
+    """Images (N, C, H, W), uint8 for up to 256 levels and int32 above, or vectors (N, D), float32.
+
+    A tensor, or ``Rows`` of a large file, which are read whenever they are asked for.
+    """
     labels: Tensor | None = None
     """Classes counted from 0, (N,) int64, where the data have them."""
 
@@ -40,20 +44,20 @@ class Split:
         return len(self.x)
 
     def to(self, device: str | torch.device) -> Split:
-        """The same on another device."""
+        """The same in memory, on ``device``."""
         return Split(self.x.to(device), None if self.labels is None else self.labels.to(device))
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set in splits. ``load_data`` makes one; ``batch`` and ``split`` are how to read it."""
+    """A data set in splits. ``load_data`` makes one; ``batch``, ``seen`` and ``split`` are how to read it."""
 
     name: str
     """A short name for reports."""
     spec: DataSpec
     """What one example is to a model; after binarisation its levels are 2."""
     train: Split
-    """As stored: under dynamic binarisation its grey levels. Models see it through ``batch``."""
+    """As stored: under dynamic binarisation its grey levels. Models see it through ``shown``."""
     validation: Split | None
     test: Split
     test_origin: str
@@ -75,7 +79,10 @@ class Dataset:
         Under dynamic binarisation the bits are drawn anew from the device's global random state, so
         seeding that fixes them. Raises ``IndexError`` for an index out of range.
         """
-        rows = self.train.x.index_select(0, index.to(self.train.x.device))
+        return self.shown(self.train.x.index_select(0, index.to(self.train.x.device)))
+
+    def shown(self, rows: Tensor) -> Tensor:
+        """Training examples (n, *shape) from ``train`` as a model sees them; see ``batch``."""
         if self.binarize != "dynamic":
             return rows
         assert self.source_levels is not None
@@ -100,14 +107,22 @@ class Dataset:
         if self.binarize != "dynamic":
             return self.train
         assert self.source_levels is not None
-        return Split(fixed_bits(self.train.x, name, levels=self.source_levels), self.train.labels)
+        return Split(binarized(self.train.x, FixedBits(name, self.source_levels)), self.train.labels)
 
-    def seen(self) -> Tensor:
-        """All training examples as a model sees them, (N, *shape): under dynamic binarisation, one draw."""
-        return self.batch(torch.arange(len(self.train), device=self.train.x.device))
+    def seen(self) -> Iterator[Tensor]:
+        """All training examples as a model sees them, once: pieces (n, *shape) of a bounded size, on the CPU.
+
+        Under dynamic binarisation, one draw of each.
+        """
+        return (self.shown(piece) for piece in pieces(self.train.x))
+
+    @property
+    def nbytes(self) -> int:
+        """What the examples of all splits take in memory."""
+        return sum(part.x.nbytes for part in (self.train, self.validation, self.test) if part is not None)
 
     def to(self, device: str | torch.device) -> Dataset:
-        """The same data set with all its tensors on ``device``."""
+        """The same data set in memory, with all its tensors on ``device``."""
         return replace(
             self,
             train=self.train.to(device),
@@ -133,27 +148,6 @@ class Dataset:
         }
 
 
-def draw_bits(grey: Tensor, *, levels: int, generator: torch.Generator | None = None) -> Tensor:
-    """Bits (uint8 0 or 1) ~ Bernoulli(k / (levels − 1)) of the grey levels k, of the same shape.
-
-    Exact in integers: with r uniform on 0 … levels − 2, P(r < k) = k / (levels − 1). Without a
-    ``generator`` the global random state of the device is used.
-    """
-    r = torch.randint(0, levels - 1, grey.shape, dtype=grey.dtype, device=grey.device, generator=generator)
-    return (r < grey).to(torch.uint8)
-
-
-def fixed_bits(grey: Tensor, split: str, *, levels: int) -> Tensor:
-    """The bits of a split that never change, drawn with its seed in ``BIT_SEEDS`` on the CPU."""
-    generator = torch.Generator().manual_seed(BIT_SEEDS[split])
-    return draw_bits(grey.cpu(), levels=levels, generator=generator).to(grey.device)
-
-
-def threshold_bits(grey: Tensor, *, levels: int) -> Tensor:
-    """1 (uint8) where a grey level k is above (levels − 1) / 2, else 0."""
-    return (grey > (levels - 1) / 2).to(torch.uint8)
-
-
 def content_hash(dataset: Dataset) -> str:
     """16 hexadecimal digits that change when anything a run reads of the data does.
 
@@ -164,10 +158,11 @@ def content_hash(dataset: Dataset) -> str:
         repr((dataset.spec.shape, dataset.spec.levels, dataset.source_levels, dataset.binarize)).encode()
     )
     for name, split in zip(SPLITS, (dataset.train, dataset.validation, dataset.test), strict=True):
-        tensors = {} if split is None else {"x": split.x, "labels": split.labels}
-        for what, tensor in tensors.items():
-            if tensor is not None:
-                array = tensor.cpu().contiguous().numpy()
-                digest.update(f"{name} {what}: {array.dtype} {array.shape}".encode())
-                digest.update(array.data)
+        parts = {} if split is None else {"x": split.x, "labels": split.labels}
+        for what, part in parts.items():
+            if part is not None:
+                dtype = str(part.dtype).removeprefix("torch.")
+                digest.update(f"{name} {what}: {dtype} {tuple(part.shape)}".encode())
+                for piece in pieces(part):
+                    digest.update(piece.contiguous().numpy().data)
     return digest.hexdigest()[:16]

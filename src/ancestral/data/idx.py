@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import re
 import zlib
 from pathlib import Path
@@ -29,6 +30,7 @@ _MEMBER = re.compile(
 def read_idx(path: Path) -> Array:
     """The array in one IDX file of integers, raw or gzipped (told apart by content, not by name).
 
+    That of a raw file is mapped, that of a gzipped one in memory.
     Raises ``ValueError``, naming the file, for anything but one whole IDX array: another magic number,
     a type that is not an integer, too few or too many bytes, a damaged gzip stream.
     """
@@ -36,7 +38,7 @@ def read_idx(path: Path) -> Array:
         gzipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         if not gzipped:
-            return _parse(raw, path)
+            return _map(raw, path)
         try:
             # gzip checks its own length and checksum once the last byte has been read.
             with gzip.open(raw) as unpacked:
@@ -47,6 +49,14 @@ def read_idx(path: Path) -> Array:
             ) from error
 
 
+def _map(file: BinaryIO, path: Path) -> Array:
+    shape, dtype = _header(file, path)
+    expected, start = math.prod(shape) * dtype.itemsize, file.tell()
+    _check_length(path, shape, expected, file.seek(0, os.SEEK_END) - start)
+    # Nothing cannot be mapped.
+    return np.memmap(path, dtype, "r", start, shape) if expected else np.empty(shape, dtype)
+
+
 def _parse(stream: BinaryIO, path: Path) -> Array:
     shape, dtype = _header(stream, path)
     expected = math.prod(shape) * dtype.itemsize
@@ -54,17 +64,22 @@ def _parse(stream: BinaryIO, path: Path) -> Array:
     # By pieces: the header of a damaged file may promise more than there is memory.
     while len(body) < expected and (piece := stream.read(min(expected - len(body), 1 << 24))):
         body += piece
-    if len(body) < expected:
+    _check_length(path, shape, expected, len(body) + len(stream.read(1)))
+    return np.frombuffer(body, dtype=dtype).reshape(shape)
+
+
+def _check_length(path: Path, shape: tuple[int, ...], expected: int, found: int) -> None:
+    """Refuse a file whose entries take more or fewer bytes than its header says."""
+    if found < expected:
         raise ValueError(
             f"{str(path)!r} is truncated: its header promises {expected:,} bytes of entries for the "
-            f"shape {shape}, and it holds {len(body):,}. Fetch it again."
+            f"shape {shape}, and it holds {found:,}. Fetch it again."
         )
-    if stream.read(1):
+    if found > expected:
         raise ValueError(
             f"{str(path)!r} holds trailing bytes after the {expected:,} that its header promises for the "
             f"shape {shape}; it is not one whole IDX array. Fetch it again."
         )
-    return np.frombuffer(body, dtype=dtype).reshape(shape)
 
 
 def _header(stream: BinaryIO, path: Path) -> tuple[tuple[int, ...], np.dtype[np.generic]]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ancestral import checks
 from ancestral.data import arrays, builtin, idx
+from ancestral.data.bits import FixedBits, binarized, threshold_bits
 from ancestral.data.builtin import SOURCES
 from ancestral.data.convert import Checked, convert
-from ancestral.data.dataset import Binarize, Dataset, Split, fixed_bits, threshold_bits
+from ancestral.data.dataset import Binarize, Dataset, Split
 from ancestral.data.raw import Array, Kind, Raw
+from ancestral.data.rows import Examples
 from ancestral.spec import DataSpec
 
 KINDS: tuple[Kind, ...] = (builtin.KIND, idx.KIND, arrays.KIND)
@@ -29,6 +31,8 @@ MAX_VALIDATION = 1_000
 """The most training rows held out for validation."""
 VALIDATION_SEED = 1
 """The seed that chooses those rows."""
+MAPPED_ABOVE = 2**30
+"""Bytes of examples above which an array in a file stays there, to be read as it is needed."""
 
 
 def load_data(
@@ -42,6 +46,9 @@ def load_data(
     rows held out to watch training, 0 … 0.5 and at most 1,000 rows; 0 holds out none. ``binarize`` is
     none, dynamic (bits drawn anew for each batch) or threshold, and never changes which rows go where.
     Raises ``ValueError`` for a source that is not there, not of a known kind, or damaged.
+
+    Examples in a .npy or raw IDX file of more than 1 GiB stay there and are read when they are needed, with
+    the same values: they may be larger than memory. Such a file must not change meanwhile.
     """
     name = os.fspath(source)
     # Before a large file is read.
@@ -99,9 +106,11 @@ def _hold_out(rows: Array, count: int, seed: int) -> tuple[Array, Array]:
 
 
 def _take(part: Checked, rows: Array) -> Split:
-    """The rows as tensors of their own memory, which a read-only array of a file may not lend."""
+    """The rows, in memory unless they are of a large file."""
     labels = None if part.labels is None else torch.from_numpy(part.labels[rows])
-    return Split(torch.from_numpy(part.x[rows]), labels)
+    array, x = part.x.array, replace(part.x, rows=rows)
+    mapped = isinstance(array, np.memmap) and array.nbytes > MAPPED_ABOVE
+    return Split(x if mapped else x.to("cpu"), labels)
 
 
 def _binarized(dataset: Dataset, binarize: Binarize) -> Dataset:
@@ -112,10 +121,10 @@ def _binarized(dataset: Dataset, binarize: Binarize) -> Dataset:
             "can be binarised. Use binarize none."
         )
 
-    def bits(grey: Tensor, split: str) -> Tensor:
+    def bits(grey: Examples, split: str) -> Examples:
         if binarize == "threshold":
-            return threshold_bits(grey, levels=levels)
-        return grey if split == "train" else fixed_bits(grey, split, levels=levels)
+            return binarized(grey, lambda values, _: threshold_bits(values, levels=levels))
+        return grey if split == "train" else binarized(grey, FixedBits(split, levels))
 
     held = dataset.validation
     return Dataset(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ancestral import checks
 from ancestral.chain import Chain, MarginalChain
+from ancestral.data import Examples, feed
 from ancestral.elbo import Elbo
 from ancestral.randomness import own_randomness, reseed
 
@@ -104,7 +105,7 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     chain: Chain,
-    x: Tensor,
+    x: Examples,
     *,
     samples: int = 1,
     levels: int | None = None,
@@ -113,7 +114,7 @@ def evaluate(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate ``chain`` on all of x, (n, *shape), in the data's own values.
+    """Evaluate ``chain`` on all of x, (n, *shape), in the data's own values: a tensor, or rows of a file.
 
     ``samples`` is the number of paths (or sweeps) averaged per example. ``levels`` estimates the sum of
     matching terms from that many random t per example instead of sweeping over all, for chains whose
@@ -134,13 +135,14 @@ def evaluate(
         raise ValueError("there are no examples to evaluate; give at least one.")
     device = next(chain.parameters()).device
     start = time.perf_counter()
-    parts: list[Elbo] = []
+    parts: list[_Part] = []
     likelihoods: list[Tensor] = []
-    with own_randomness(device), evaluation_mode(chain):
-        for first in range(0, len(x), batch_size):
-            batch = x[first : first + batch_size].to(device)
+    firsts = range(0, len(x), batch_size)
+    batches = feed(x, (torch.arange(i, min(i + batch_size, len(x))) for i in firsts), device)
+    with own_randomness(device), evaluation_mode(chain), contextlib.closing(batches):
+        for first, batch in zip(firsts, batches, strict=True):
             reseed(device, seed, first)
-            parts.append(_elbo(chain, batch, samples=samples, levels=levels).detach())
+            parts.append(_Part.of(_elbo(chain, batch, samples=samples, levels=levels)))
             if importance_samples:
                 likelihoods.append(log_likelihood(chain, batch, samples=importance_samples))
             if progress is not None:
@@ -188,6 +190,30 @@ def default_levels(chain: Chain) -> int | None:
     return 50 if isinstance(chain, MarginalChain) and chain.T > 100 else None
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What is kept of a batch's ELBO: the matching terms, (n, T − 1), of many examples are too many."""
+
+    total: Tensor
+    reconstruction: Tensor
+    prior: Tensor
+    matching: Tensor
+    """Summed over the batch's examples, (T − 1,)."""
+    dims: int
+    discrete: bool
+
+    @staticmethod
+    def of(elbo: Elbo) -> _Part:
+        return _Part(
+            elbo.total,
+            elbo.reconstruction,
+            elbo.prior,
+            elbo.matching.double().sum(dim=0),
+            elbo.dims,
+            elbo.discrete,
+        )
+
+
 def _elbo(chain: Chain, x: Tensor, *, samples: int, levels: int | None) -> Elbo:
     if levels is None:
         return chain.elbo(x, samples=samples)
@@ -201,7 +227,7 @@ def _calls(chain: Chain, *, samples: int, levels: int | None) -> int:
 
 
 def _summary(
-    parts: list[Elbo],
+    parts: list[_Part],
     likelihoods: list[Tensor],
     *,
     calls: int,
@@ -211,7 +237,7 @@ def _summary(
     total = torch.cat([part.total for part in parts])
     n, dims = len(total), parts[0].dims
     elbo = Estimate.of(total)
-    per_level = torch.stack([part.matching.double().sum(dim=0) for part in parts]).sum(dim=0) / n
+    per_level = torch.stack([part.matching for part in parts]).sum(dim=0) / n
     return Evaluation(
         n=n,
         dims=dims,

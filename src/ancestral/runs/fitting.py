@@ -170,11 +170,11 @@ def _custom_folder(path: Path, data: Dataset, training: TrainingConfig) -> RunFo
 
 
 def _resident(data: Dataset, device: torch.device) -> Dataset:
-    """The data on the device when they take at most half of what is free there."""
+    """The data on the device when they take at most half of what is free there; else they are streamed."""
     if device.type != "cuda":
         return data
     free, _ = torch.cuda.mem_get_info(device)
-    return data.to(device) if 2 * data.train.x.nbytes < free else data
+    return data.to(device) if 2 * data.nbytes < free else data
 
 
 class _Session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Generator
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ancestral.chain import Chain
 from ancestral.config import TrainingConfig
-from ancestral.data import Dataset
+from ancestral.data import Dataset, feed
 from ancestral.randomness import own_randomness, reseed
 from ancestral.training.gradient import Gradient, Note
 from ancestral.training.order import DataOrder
@@ -62,15 +63,15 @@ def train(
     config, chain, device = state.config, state.chain, state.device
     check_fits(chain, data, config)
     order = DataOrder(len(data.train), config.seed)
-    source = data.train.x.device
     gradient = Gradient(state, note=note)
+    images = range(state.images_seen, config.steps * config.batch_size, config.batch_size)
+    batches = feed(data.train.x, (order.take(seen, config.batch_size) for seen in images), device)
     chain.train()
-    with own_randomness(device):
+    with own_randomness(device), contextlib.closing(batches):
         while state.step < config.steps:
             step = state.step
             reseed(device, config.seed, _STEP, state.images_seen)
-            index = order.take(state.images_seen, config.batch_size)
-            loss = gradient(data.batch(index.to(source)).to(device))
+            loss = gradient(data.shown(next(batches)))
             norm = state.clip()
             record = StepRecord(
                 step + 1,
