@@ -244,6 +244,9 @@ class TrainingConfig:
     precision: Precision = "auto"
     """Of the networks in training: auto is bf16 where the hardware multiplies it faster. Laws,
     likelihoods and evaluation are fp32 always."""
+    recompute: bool = False
+    """Gradient checkpointing: blocks keep their inputs only and are computed again in the backward pass: the
+    same gradients for less memory and one forward pass more. A plain mlp has no blocks."""
     log_every: int = 50
     """Steps between records of the loss."""
     evaluate_every: int = 500
@@ -267,6 +270,8 @@ class TrainingConfig:
         checks.number("clip", self.clip, above=0.0)
         checks.number("ema", self.ema, low=0.0, below=1.0)
         checks.one_of("precision", self.precision, get_args(Precision))
+        if not isinstance(self.recompute, bool):
+            raise ValueError(f"recompute is {self.recompute!r}; it must be true or false.")
         checks.integer("log_every", self.log_every, low=1)
         checks.integer("evaluate_every", self.evaluate_every, low=0)
         checks.integer("sample_every", self.sample_every, low=0)

@@ -195,8 +195,16 @@ def test_every_option_of_training_changes_a_run(name, plain, tmp_path):
     assert left(tmp_path / "run", replace(config, training=training)) != there
 
 
+def test_recomputing_changes_nothing_of_a_run(plain, tmp_path):
+    config, _ = plain
+    config = replace(config, model=replace(MODELS["ddpm"], dropout=0.2), training=replace(RUN, steps=3))
+    there = left(tmp_path / "kept", config)
+    assert left(tmp_path / "run", replace(config, training=replace(config.training, recompute=True))) == there
+
+
 def test_every_option_of_training_is_looked_at():
-    assert OTHER_TRAINING.keys() == {field.name for field in dataclasses.fields(TrainingConfig)}
+    names = {field.name for field in dataclasses.fields(TrainingConfig)}
+    assert OTHER_TRAINING.keys() == names - {"recompute"}
     assert all(value != getattr(RUN, name) for name, value in OTHER_TRAINING.items())
 
 
@@ -257,7 +265,7 @@ EVERYTHING: list[ModelConfig] = [
 
 @pytest.mark.parametrize("model", EVERYTHING, ids=lambda model: model.kind)
 def test_every_option_comes_back_from_a_folder(model, plain, tmp_path):
-    given = RunConfig(plain[0].data, model, replace(RUN, **OTHER_TRAINING))
+    given = RunConfig(plain[0].data, model, replace(RUN, recompute=True, **OTHER_TRAINING))
     for part in (given.model, given.training):
         defaults = type(part)()
         names = [field.name for field in dataclasses.fields(part)]

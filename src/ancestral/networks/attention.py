@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from ancestral import checks
 from ancestral.networks.conv import group_norm
 from ancestral.networks.mlp import zero_
+from ancestral.networks.recompute import Block
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(Block):
     """x + W softmax(q kᵀ / √d) v over the pixels of a normalised image; W starts at zero.
 
     (n, channels, H, W) to the same; ``heads`` must divide ``channels`` and d = channels / heads.
@@ -31,7 +32,7 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(channels, channels)
         zero_(self.out)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         """(n, channels, H, W) to (n, channels, H, W)."""
         n, channels, height, width = x.shape
         pixels = self.norm(x).permute(0, 2, 3, 1).reshape(n, height * width, channels)

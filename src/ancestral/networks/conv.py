@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ancestral import checks
 from ancestral.networks.mlp import zero_
+from ancestral.networks.recompute import Block
 
 _GROUP_WIDTH = 16
 _SMALLEST_SIDE = 4
@@ -73,7 +74,7 @@ def check_image(x: Tensor, shape: tuple[int, int, int]) -> None:
         )
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Block):
     """shortcut(x) + conv_2(dropout(silu(norm_2(conv_1(silu(norm_1(x)))) (1 + scale) + shift))), 3×3 each.
 
     scale and shift are one number per example and channel, or both 0. conv_2 starts at zero, so the block
@@ -92,7 +93,7 @@ class ResidualBlock(nn.Module):
             nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
         )
 
-    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+    def compute(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
         """(n, in_channels, H, W) to (n, out_channels, H, W).
 
         ``modulation`` is (n, 2 · out_channels): the scales, then the shifts.

@@ -12,6 +12,7 @@ from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
 from ancestral.networks.conv import channels_last, channels_last_, group_norm, halved
+from ancestral.networks.recompute import Block
 
 Size = tuple[int, int]
 VECTOR: Size = (1, 1)
@@ -37,7 +38,7 @@ def mix(width_in: int, width_out: int, *, spatial: bool, kernel: int = 3, stride
     return nn.Conv2d(width_in, width_out, kernel, stride=stride, padding=kernel // 2)
 
 
-class Residual(nn.Module):
+class Residual(Block):
     """u + second(silu(first(silu(norm(u))))), with the second layer zero at the start."""
 
     def __init__(self, width: int, *, spatial: bool, dropout: float = 0.0) -> None:
@@ -49,7 +50,7 @@ class Residual(nn.Module):
         zero(self.second)
         channels_last_(self)
 
-    def forward(self, u: Tensor) -> Tensor:
+    def compute(self, u: Tensor) -> Tensor:
         """(n, width, …) → (n, width, …)."""
         v = self.first(F.silu(self.norm(u)))
         out: Tensor = u + self.second(self.dropout(F.silu(v)))

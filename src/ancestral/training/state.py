@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ancestral.chain import Chain
 from ancestral.config import TrainingConfig
+from ancestral.training.memory import recompute_blocks
 
 _SLOTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -25,6 +26,7 @@ class TrainingState:
     def __init__(self, chain: Chain, config: TrainingConfig) -> None:
         self.chain = chain
         self.config = config
+        recompute_blocks(chain, config.recompute)
         self.images_seen = 0
         self.parameters = dict(chain.named_parameters())
         if not self.parameters:
