@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ancestral.networks import ConvDecoder, ConvEncoder, TimeMLP, UNet
+from ancestral.networks import ConvDecoder, ConvEncoder, TimeMLP, Transformer, UNet
 from ancestral.networks.attention import SelfAttention
 from ancestral.networks.ladder import BottomUp, Posterior, TopDown, level_sizes
 from ancestral.networks.recompute import Block
@@ -19,6 +19,12 @@ Call = Callable[[], Tensor]
 
 def unet(dropout: float) -> tuple[nn.Module, Call]:
     net = UNet(1, 2, (8, 8), channels=(16, 32), blocks=1, attention=(8,), heads=2, dropout=dropout)
+    z, t = torch.randn(3, 1, 8, 8), torch.rand(3)
+    return net, lambda: net(z, t)
+
+
+def transformer(dropout: float) -> tuple[nn.Module, Call]:
+    net = Transformer(1, 2, (8, 8), width=16, depth=3, heads=2, dropout=dropout)
     z, t = torch.randn(3, 1, 8, 8), torch.rand(3)
     return net, lambda: net(z, t)
 
@@ -50,7 +56,7 @@ def ladder(dropout: float) -> tuple[nn.Module, Call]:
     return nn.ModuleList([up, q, down]), run
 
 
-NETWORKS = [unet, time_mlp, conv, ladder]
+NETWORKS = [unet, transformer, time_mlp, conv, ladder]
 
 
 def blocks_of(net: nn.Module) -> Iterator[Block]:
@@ -187,7 +193,7 @@ def test_hooks_see_a_block_once(perturb):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(("network", "dropout"), [(unet, 0.3), (ladder, 0.0)])
+@pytest.mark.parametrize(("network", "dropout"), [(unet, 0.3), (transformer, 0.3), (ladder, 0.0)])
 def test_a_compiler_sees_one_graph_and_differentiates_it(network, dropout, perturb):
     """Against a difference quotient: the second run has to draw what the first drew, compiled as well."""
     net, run = network(dropout)
