@@ -173,6 +173,21 @@ def test_a_ddpm_with_a_transformer(source, positions):
     assert len(network.blocks) == 2
 
 
+def test_a_transformer_learns():
+    data = DATA["8x8"]
+    chain = built(DDPMConfig(T=8, network="transformer", width=32, blocks=2, schedule="cosine"), data)
+
+    @torch.no_grad()
+    def bound() -> float:
+        torch.manual_seed(0)
+        return float(chain.eval().elbo(data.test.x).total.mean())
+
+    before = bound()
+    options = replace(OPTIONS, steps=60, batch_size=16, learning_rate=3e-3)
+    assert len(list(train(TrainingState(chain, options), data))) == 60
+    assert before + 20.0 < bound() < 0.0
+
+
 def test_a_transformer_that_does_not_fit():
     with pytest.raises(ValueError, match="network is 'transformer' and the data are vectors"):
         built(DDPMConfig(network="transformer"), DATA["2 numbers"])

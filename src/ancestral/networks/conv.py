@@ -127,7 +127,10 @@ class Upsample(nn.Module):
         kernel = F.pad(kernel, (0, 1)) + F.pad(kernel, (1, 0))
         kernel = F.pad(kernel, (0, 0, 0, 1)) + F.pad(kernel, (0, 0, 1, 0))
         out = F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)
-        return out if out.shape[-2:] == size else out[..., : size[0], : size[1]]
+        if out.shape[-2:] == size:
+            return out
+        # Padding by less than nothing: unlike a slice's, its gradient is in channels-last memory too.
+        return F.pad(out, (0, size[1] - out.shape[-1], 0, size[0] - out.shape[-2]))
 
 
 class ConvEncoder(nn.Module):

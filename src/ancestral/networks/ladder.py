@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
@@ -64,6 +65,14 @@ def zero(layer: nn.Module) -> nn.Module:
     return layer
 
 
+def _laid_out(stream: Tensor, dtype: torch.dtype) -> Tensor:
+    """A stream in the memory order and precision of its surroundings.
+
+    The top one, which is a parameter, has neither, and each further one has what the one above had.
+    """
+    return (channels_last(stream) if stream.dim() == 4 else stream).to(dtype)
+
+
 class BottomUp(nn.Module):
     """The deterministic pass x → features of every level, nearest the data first."""
 
@@ -109,10 +118,11 @@ class Posterior(nn.Module):
         self.join = mix(2 * width, width, spatial=spatial, kernel=1)
         self.block = Residual(width, spatial=spatial, dropout=dropout)
         self.out = zero(mix(width, 2 * latent, spatial=spatial, kernel=1))
+        channels_last_(self)
 
     def forward(self, stream: Tensor, features: Tensor) -> Tensor:
         """Two (n, width, …) → (n, 2 · latent, …)."""
-        joined = self.join(cat([stream, features], dim=1))
+        joined = self.join(cat([_laid_out(stream, features.dtype), features], dim=1))
         out: Tensor = self.out(F.silu(self.block(joined)))
         return out
 
@@ -136,10 +146,12 @@ class TopDown(nn.Module):
         self.blocks = nn.Sequential(
             *(Residual(width, spatial=spatial, dropout=dropout) for _ in range(blocks))
         )
+        channels_last_(self)
 
     def forward(self, stream: Tensor, z: Tensor) -> Tensor:
         """(n, width, …) and (n, latent, …) → (n, width, …) at the size of the level below."""
-        u = stream + self.entry(z)
+        entered = self.entry(channels_last(z) if z.dim() == 4 else z)
+        u = _laid_out(stream, entered.dtype) + entered
         if self.size_below is not None and tuple(u.shape[-2:]) != self.size_below:
             u = F.interpolate(u, size=self.size_below, mode="nearest")
         out: Tensor = self.blocks(u)
@@ -156,6 +168,7 @@ class Head(nn.Module):
         self.out = mix(width, outputs, spatial=spatial, kernel=kernel)
         if start_at_zero:
             zero(self.out)
+        channels_last_(self)
 
     def forward(self, stream: Tensor) -> Tensor:
         """(n, width, …) → (n, outputs, …)."""
