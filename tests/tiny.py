@@ -20,6 +20,7 @@ MODELS: dict[str, ModelConfig] = {
     "ladder": HVAEConfig(levels=2, width=8, latent_dims=(2,)),
     "bottom-up": HVAEConfig(levels=2, posterior="bottom-up", width=8, hidden=(8,), latent_dims=(4, 2)),
     "ddpm": DDPMConfig(T=12, channels=(8, 16), blocks=1),
+    "transformer": DDPMConfig(T=12, network="transformer", width=16, blocks=2, heads=2),
 }
 """One of each kind, for images of 8×8."""
 

@@ -26,7 +26,7 @@ from ancestral.likelihoods import (
     GaussianLikelihood,
     Likelihood,
 )
-from ancestral.networks import MLP, ConvDecoder, ConvEncoder, TimeMLP, UNet
+from ancestral.networks import MLP, ConvDecoder, ConvEncoder, TimeMLP, Transformer, UNet
 from ancestral.networks.ladder import (
     VECTOR,
     BottomUp,
@@ -204,26 +204,8 @@ def build_schedule(config: DDPMConfig, spec: DataSpec) -> Schedule:
 
 
 def _ddpm(config: DDPMConfig, spec: DataSpec, scaling: Scaling) -> DDPM:
-    outputs = 2 if config.variance == "learned" else 1
-    network: nn.Module
-    if spec.is_image:
-        channels, height, width = spec.shape
-        small = max(height, width) < 16
-        network = UNet(
-            channels,
-            outputs * channels,
-            (height, width),
-            channels=config.channels or ((48, 48) if small else (32, 64, 64)),
-            blocks=config.blocks,
-            attention=config.attention,
-            dropout=config.dropout,
-        )
-    else:
-        network = TimeMLP(
-            spec.dims, outputs * spec.dims, hidden=config.width, depth=config.blocks, dropout=config.dropout
-        )
     return DDPM(
-        network,
+        _denoiser(config, spec, 2 if config.variance == "learned" else 1),
         schedule=build_schedule(config, spec),
         scaling=scaling,
         spec=spec,
@@ -231,4 +213,43 @@ def _ddpm(config: DDPMConfig, spec: DataSpec, scaling: Scaling) -> DDPM:
         variance=config.variance,
         loss=config.loss,
         gamma=config.gamma,
+    )
+
+
+def _denoiser(config: DDPMConfig, spec: DataSpec, per_entry: int) -> nn.Module:
+    """z and a time to ``per_entry`` outputs for each entry of z."""
+    if not spec.is_image:
+        if config.network == "transformer":
+            raise ValueError(
+                "network is 'transformer' and the data are vectors, which have a residual mlp; leave it out."
+            )
+        return TimeMLP(
+            spec.dims,
+            per_entry * spec.dims,
+            hidden=config.width,
+            depth=config.blocks or 1,
+            dropout=config.dropout,
+        )
+    channels, *size = spec.shape
+    if config.network == "transformer":
+        return Transformer(
+            channels,
+            per_entry * channels,
+            (size[0], size[1]),
+            width=config.width,
+            depth=config.blocks or 6,
+            patch=config.patch or 2,
+            heads=config.heads,
+            positions=config.positions,
+            dropout=config.dropout,
+        )
+    return UNet(
+        channels,
+        per_entry * channels,
+        (size[0], size[1]),
+        channels=config.channels or ((48, 48) if max(size) < 16 else (32, 64, 64)),
+        blocks=config.blocks or 1,
+        attention=config.attention,
+        heads=config.heads or 1,
+        dropout=config.dropout,
     )

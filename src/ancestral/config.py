@@ -19,6 +19,8 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off"]
 Network = Literal["auto", "mlp", "conv"]
+ImageNetwork = Literal["unet", "transformer"]
+Positions = Literal["rotary", "learned"]
 Activation = Literal["silu", "relu", "tanh", "gelu"]
 Posterior = Literal["top-down", "bottom-up"]
 ScheduleName = Literal["linear", "cosine", "sigmoid", "log-linear"]
@@ -183,14 +185,24 @@ class DDPMConfig:
     VLB for the learned variance)."""
     gamma: float = 5.0
     """The cap of min-snr."""
+    network: ImageNetwork = "unet"
+    """For images; vectors have a residual mlp."""
     channels: tuple[int, ...] | None = None
-    """U-Net channels of each resolution, for images. By default 48 48 below 16 pixels, 32 64 64 above."""
-    blocks: int = 1
-    """Residual blocks per resolution (images) or in all (vectors)."""
+    """unet: channels of each resolution. By default 48 48 below 16 pixels, 32 64 64 above."""
+    blocks: int | None = None
+    """unet: residual blocks per resolution, by default 1. transformer: blocks in all, by default 6. Vectors:
+    residual blocks in all, by default 1."""
     attention: tuple[int, ...] = ()
-    """Sides (in pixels) at which the U-Net has self-attention, beside the middle."""
+    """unet: sides (in pixels) at which it has self-attention, beside the middle."""
+    heads: int | None = None
+    """Heads of self-attention. By default 1 in the unet, one for every 64 of width in the transformer."""
+    patch: int | None = None
+    """transformer: side (in pixels) of the squares that are its tokens, a divisor of the image's sides. By
+    default 2."""
+    positions: Positions = "rotary"
+    """transformer: where its tokens are, by rotated queries and keys or by learned vectors."""
     width: int = 128
-    """Width of the residual mlp, for vectors."""
+    """transformer: width of its tokens. Vectors: width of the residual mlp."""
     dropout: float = 0.0
     """Share of hidden units dropped in training."""
 
@@ -210,10 +222,27 @@ class DDPMConfig:
             _sizes("channels", self.channels)
             if not self.channels:
                 raise ValueError("channels is empty; give at least one number of channels.")
-        checks.integer("blocks", self.blocks, low=1, high=1000)
+        for name, high in (("blocks", 1000), ("heads", 1 << 10), ("patch", 1 << 10)):
+            if getattr(self, name) is not None:
+                checks.integer(name, getattr(self, name), low=1, high=high)
         _sizes("attention", self.attention)
         checks.integer("width", self.width, low=1, high=1 << 14)
         checks.number("dropout", self.dropout, low=0.0, below=1.0)
+        checks.one_of("network", self.network, get_args(ImageNetwork))
+        checks.one_of("positions", self.positions, get_args(Positions))
+        self._only_of_its_network()
+
+    def _only_of_its_network(self) -> None:
+        """Refuse what the network would not read."""
+        unet = self.network == "unet"
+        foreign = {"patch": None, "positions": "rotary"} if unet else {"channels": None, "attention": ()}
+        other = "transformer" if unet else "unet"
+        for name, default in foreign.items():
+            if getattr(self, name) not in (default, []):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r} and network is {self.network!r}, which has no such "
+                    f"option; leave it out, or use network {other}."
+                )
 
 
 ModelConfig = VAEConfig | HVAEConfig | DDPMConfig
@@ -248,6 +277,9 @@ class TrainingConfig:
     compile: Compile = "auto"
     """Compile the loss and its gradient into one graph: auto does in runs that are long enough to win back
     the minute that it takes."""
+    recompute: bool = False
+    """Gradient checkpointing: blocks keep their inputs only and are computed again in the backward pass: the
+    same gradients for less memory and one forward pass more. A plain mlp has no blocks."""
     log_every: int = 50
     """Steps between records of the loss."""
     evaluate_every: int = 500
@@ -272,6 +304,8 @@ class TrainingConfig:
         checks.number("ema", self.ema, low=0.0, below=1.0)
         checks.one_of("precision", self.precision, get_args(Precision))
         checks.one_of("compile", self.compile, get_args(Compile))
+        if not isinstance(self.recompute, bool):
+            raise ValueError(f"recompute is {self.recompute!r}; it must be true or false.")
         checks.integer("log_every", self.log_every, low=1)
         checks.integer("evaluate_every", self.evaluate_every, low=0)
         checks.integer("sample_every", self.sample_every, low=0)

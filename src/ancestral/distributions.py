@@ -22,7 +22,8 @@ _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 def sum_event(values: Tensor) -> Tensor:
     """Sum over everything but the batch: (n, …) → (n,)."""
-    return values.flatten(1).sum(dim=1)
+    # Not by flattening, which would copy images in channels-last memory.
+    return values.sum(dim=tuple(range(1, values.ndim)))
 
 
 class _Factorised(Distribution):
@@ -76,7 +77,7 @@ def _kl_diagonal_normal(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
     # With r = log(var_q / var_p): ½ (e^r − 1 − r + (Δμ/σ_p)²); expm1 keeps e^r − 1 − r exact near r = 0.
     log_ratio = 2.0 * (q.scale / p.scale).log()
     shift = (q.loc - p.loc) / p.scale
-    return sum_event(0.5 * (torch.expm1(log_ratio) - log_ratio + shift.square()))
+    return 0.5 * sum_event(torch.expm1(log_ratio) - log_ratio + shift.square())
 
 
 def standard_normal(n: int, shape: tuple[int, ...], like: Tensor) -> DiagonalNormal:

@@ -20,6 +20,7 @@ from ancestral.config import (
 from ancestral.data import Dataset
 from ancestral.diffusion import DDPM
 from ancestral.hierarchical import LadderHVAE, MarkovHVAE
+from ancestral.networks import Transformer
 from ancestral.networks.ladder import Residual
 from ancestral.training import TrainingState, train
 from ancestral.vae import VAE
@@ -163,6 +164,43 @@ def test_attention_at_a_side(side):
         built(replace(model, attention=(5,)), DATA["8x8"])
 
 
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
+@pytest.mark.parametrize("source", ["8x8", "8x8 bits", "32x32x3"])
+def test_a_ddpm_with_a_transformer(source, positions):
+    model = DDPMConfig(T=3, network="transformer", width=16, blocks=2, patch=4, positions=positions)
+    network = works(model, DATA[source]).network
+    assert isinstance(network, Transformer)
+    assert len(network.blocks) == 2
+
+
+def test_a_transformer_learns():
+    data = DATA["8x8"]
+    chain = built(DDPMConfig(T=8, network="transformer", width=32, blocks=2, schedule="cosine"), data)
+
+    @torch.no_grad()
+    def bound() -> float:
+        torch.manual_seed(0)
+        return float(chain.eval().elbo(data.test.x).total.mean())
+
+    before = bound()
+    options = replace(OPTIONS, steps=60, batch_size=16, learning_rate=3e-3)
+    assert len(list(train(TrainingState(chain, options), data))) == 60
+    assert before + 20.0 < bound() < 0.0
+
+
+def test_a_transformer_that_does_not_fit():
+    with pytest.raises(ValueError, match="network is 'transformer' and the data are vectors"):
+        built(DDPMConfig(network="transformer"), DATA["2 numbers"])
+    with pytest.raises(ValueError, match=r"patch is 3 and images are 8×8; .* Use one of 1, 2, 4, 8"):
+        built(DDPMConfig(network="transformer", patch=3), DATA["8x8"])
+
+
+def test_a_transformer_by_default():
+    network = built(DDPMConfig(network="transformer"), DATA["28x28"]).network
+    assert (len(network.blocks), network.blocks[0].heads, network.grid) == (6, 2, (14, 14))
+    assert built(DDPMConfig(network="transformer", heads=4), DATA["28x28"]).network.blocks[0].heads == 4
+
+
 def test_sizes_by_default():
     assert built(VAEConfig(), DATA["6 numbers"]).latent_dims == 6
     assert built(VAEConfig(width=4), DATA["8x8"]).latent_dims == 32
@@ -192,11 +230,13 @@ def test_blocks_and_dropout_reach_every_part():
     mlp = built(VAEConfig(network="mlp", hidden=(4,), dropout=0.25), DATA["8x8"])
     markov = built(HVAEConfig(posterior="bottom-up", hidden=(4,), width=4, dropout=0.25), DATA["8x8"])
     unet = built(DDPMConfig(channels=(4, 4), dropout=0.25), DATA["8x8"])
+    tokens = built(DDPMConfig(network="transformer", width=16, dropout=0.25), DATA["8x8"])
     points = built(DDPMConfig(width=4, dropout=0.25), DATA["2 numbers"])
     for part in (
         *(ladder.bottom_up, *ladder.posteriors, *ladder.top_downs, conv.encoder, conv.decoder),
         *(mlp.encoder, mlp.decoder, *markov.ups, *markov.downs, markov.encoder, markov.decoder),
         *(unet.network.down, unet.network.middle, unet.network.up, points.network),
+        tokens.network.blocks,
     ):
         rates = {module.p for module in part.modules() if isinstance(module, nn.Dropout)}
         assert rates == {0.25}

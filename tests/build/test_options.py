@@ -34,6 +34,7 @@ FIXED = replace(MLP, likelihood=LikelihoodConfig(kind="discretized-gaussian", si
 LADDER = HVAEConfig(levels=2, width=4, latent_dims=(2,))
 MARKOV = HVAEConfig(levels=2, posterior="bottom-up", width=4, hidden=(5,), latent_dims=(3,))
 UNET = DDPMConfig(T=6, channels=(4, 8), blocks=1)
+TRANSFORMER = DDPMConfig(T=6, network="transformer", width=16, blocks=1)
 TIME_MLP = DDPMConfig(T=6, blocks=1, width=6)
 MIN_SNR = replace(UNET, variance="beta", loss="min-snr")
 
@@ -89,6 +90,20 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "channels": (4, 4),
             "blocks": 2,
             "attention": (8,),
+            "heads": 2,
+            "dropout": 0.5,
+        },
+    ),
+    (
+        TRANSFORMER,
+        IMAGES,
+        {
+            "network": "unet",
+            "width": 32,
+            "blocks": 2,
+            "heads": 2,
+            "patch": 4,
+            "positions": "learned",
             "dropout": 0.5,
         },
     ),
@@ -137,11 +152,31 @@ def test_every_option_of_a_model_is_looked_at(kind):
         (DDPMConfig, "channels", "64"),
         (DDPMConfig, "attention", None),
         (DDPMConfig, "T", 1e3),
+        (DDPMConfig, "patch", 2.0),
+        (DDPMConfig, "heads", 0),
+        (DDPMConfig, "network", "dit"),
     ],
 )
 def test_a_mistyped_option_is_named(kind, name, value):
     with pytest.raises(ValueError, match=f"{name} is .*; it must be"):
         kind(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("network", "name", "value"),
+    [
+        ("unet", "patch", 2),
+        ("unet", "positions", "learned"),
+        ("transformer", "channels", (8,)),
+        ("transformer", "attention", (4,)),
+    ],
+)
+def test_an_option_of_the_other_network_is_refused(network, name, value):
+    other = "transformer" if network == "unet" else "unet"
+    with pytest.raises(ValueError, match=f"{name} is .* network is '{network}'.* use network {other}"):
+        DDPMConfig(network=network, **{name: value})
+    DDPMConfig(network=other, **{name: value})
+    DDPMConfig(network=network, attention=[])  # type: ignore[arg-type]
 
 
 # Options of a run -----------------------------------------------------------------------------------------
@@ -195,8 +230,16 @@ def test_every_option_of_training_changes_a_run(name, plain, tmp_path):
     assert left(tmp_path / "run", replace(config, training=training)) != there
 
 
+def test_recomputing_changes_nothing_of_a_run(plain, tmp_path):
+    config, _ = plain
+    config = replace(config, model=replace(MODELS["ddpm"], dropout=0.2), training=replace(RUN, steps=3))
+    there = left(tmp_path / "kept", config)
+    assert left(tmp_path / "run", replace(config, training=replace(config.training, recompute=True))) == there
+
+
 def test_every_option_of_training_is_looked_at():
-    assert OTHER_TRAINING.keys() == {field.name for field in dataclasses.fields(TrainingConfig)}
+    names = {field.name for field in dataclasses.fields(TrainingConfig)}
+    assert OTHER_TRAINING.keys() == names - {"recompute"}
     assert all(value != getattr(RUN, name) for name, value in OTHER_TRAINING.items())
 
 
@@ -248,20 +291,27 @@ EVERYTHING: list[ModelConfig] = [
         channels=(4, 8),
         blocks=3,
         attention=(8, 4),
+        heads=2,
         width=5,
         dropout=0.9,
     ),
+    DDPMConfig(network="transformer", patch=4, positions="learned"),
 ]
-"""With no option at its default."""
+"""With no option at its default, among those of one kind."""
 
 
-@pytest.mark.parametrize("model", EVERYTHING, ids=lambda model: model.kind)
+def test_no_option_is_left_at_its_default():
+    for kind in (VAEConfig, HVAEConfig, DDPMConfig):
+        default, models = kind(), [model for model in EVERYTHING if isinstance(model, kind)]
+        for field in dataclasses.fields(kind):
+            assert any(getattr(model, field.name) != getattr(default, field.name) for model in models)
+
+
+@pytest.mark.parametrize("model", EVERYTHING)
 def test_every_option_comes_back_from_a_folder(model, plain, tmp_path):
-    given = RunConfig(plain[0].data, model, replace(RUN, **OTHER_TRAINING))
-    for part in (given.model, given.training):
-        defaults = type(part)()
-        names = [field.name for field in dataclasses.fields(part)]
-        assert not [name for name in names if getattr(part, name) == getattr(defaults, name)]
+    given = RunConfig(plain[0].data, model, replace(RUN, recompute=True, **OTHER_TRAINING))
+    names = [field.name for field in dataclasses.fields(TrainingConfig)]
+    assert not [name for name in names if getattr(given.training, name) == getattr(TrainingConfig(), name)]
     folder = RunFolder.create(tmp_path / "run", IMAGES, given.training, config=given)
     assert folder.config == given
     assert RunFolder.open(tmp_path / "run").config == given

@@ -38,11 +38,12 @@ TRAINING = TrainingConfig(
     sample_every=2,
     checkpoint_every=1,
     keep=1,
+    recompute=True,
 )
 TRAINING_OPTIONS = (
     "--steps 2 --batch-size 7 --seed 5 --learning-rate 0.01 --warmup 1 --weight-decay 0.5 --clip 2 --ema 0.5 "
     "--precision bf16 --log-every 1 --evaluate-every 1 --sample-every 2 --checkpoint-every 1 --keep 1 "
-    "--binarize threshold --validation 0.25"
+    "--recompute --binarize threshold --validation 0.25"
 )
 MODELS = {
     "vae": (
@@ -102,11 +103,18 @@ MODELS = {
         "--model.channels 4 8 --model.blocks 1 --model.attention 4 --model.width 6 --model.dropout 0.1",
     ),
 }
+TRANSFORMER = (
+    DDPMConfig(T=9, network="transformer", width=8, blocks=2, heads=2, patch=4, positions="learned"),
+    "--model.T 9 --model.network transformer --model.width 8 --model.blocks 2 --model.heads 2 "
+    "--model.patch 4 --model.positions learned",
+)
 
 
-@pytest.mark.parametrize("kind", MODELS)
-def test_every_option_reaches_the_run(kind, data, tmp_path):
-    model, options = MODELS[kind]
+@pytest.mark.parametrize(
+    ("kind", "model", "options"),
+    [*((kind, *given) for kind, given in MODELS.items()), ("ddpm", *TRANSFORMER)],
+)
+def test_every_option_reaches_the_run(kind, model, options, data, tmp_path):
     out = tmp_path / "new" / "run"
     path = data["images"]
     answer = call("train", kind, "--data", path, "--out", out, *TRAINING_OPTIONS.split(), *options.split())

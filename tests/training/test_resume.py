@@ -24,6 +24,7 @@ CASES: dict[str, tuple[ModelConfig, str]] = {
     "bottom-up with dropout": (with_dropout(MODELS["bottom-up"]), "fp32"),
     "ddpm": (MODELS["ddpm"], "fp32"),
     "ddpm in bf16": (MODELS["ddpm"], "bf16"),
+    "transformer with dropout in bf16": (with_dropout(MODELS["transformer"]), "bf16"),
     "ddpm with dropout": (with_dropout(MODELS["ddpm"]), "auto"),
 }
 each_case = pytest.mark.parametrize(("model", "precision"), CASES.values(), ids=CASES.keys())

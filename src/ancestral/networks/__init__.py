@@ -3,6 +3,7 @@
 from ancestral.networks.conv import ConvDecoder, ConvEncoder
 from ancestral.networks.mlp import MLP
 from ancestral.networks.time import TimeEmbedding, TimeMLP
+from ancestral.networks.transformer import Transformer
 from ancestral.networks.unet import UNet
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "TimeEmbedding", "TimeMLP", "UNet"]
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "TimeEmbedding", "TimeMLP", "Transformer", "UNet"]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ancestral import checks
 from ancestral.networks.mlp import zero_
+from ancestral.networks.recompute import Block
 
 _GROUP_WIDTH = 16
 _SMALLEST_SIDE = 4
@@ -73,7 +74,7 @@ def check_image(x: Tensor, shape: tuple[int, int, int]) -> None:
         )
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Block):
     """shortcut(x) + conv_2(dropout(silu(norm_2(conv_1(silu(norm_1(x)))) (1 + scale) + shift))), 3×3 each.
 
     scale and shift are one number per example and channel, or both 0. conv_2 starts at zero, so the block
@@ -92,7 +93,7 @@ class ResidualBlock(nn.Module):
             nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
         )
 
-    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+    def compute(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
         """(n, in_channels, H, W) to (n, out_channels, H, W).
 
         ``modulation`` is (n, 2 · out_channels): the scales, then the shifts.
@@ -126,7 +127,10 @@ class Upsample(nn.Module):
         kernel = F.pad(kernel, (0, 1)) + F.pad(kernel, (1, 0))
         kernel = F.pad(kernel, (0, 0, 0, 1)) + F.pad(kernel, (0, 0, 1, 0))
         out = F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)
-        return out if out.shape[-2:] == size else out[..., : size[0], : size[1]]
+        if out.shape[-2:] == size:
+            return out
+        # Padding by less than nothing: unlike a slice's, its gradient is in channels-last memory too.
+        return F.pad(out, (0, size[1] - out.shape[-1], 0, size[0] - out.shape[-2]))
 
 
 class ConvEncoder(nn.Module):

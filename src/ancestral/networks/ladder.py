@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
 from ancestral.networks.conv import channels_last, channels_last_, group_norm, halved
+from ancestral.networks.recompute import Block
 
 Size = tuple[int, int]
 VECTOR: Size = (1, 1)
@@ -37,7 +39,7 @@ def mix(width_in: int, width_out: int, *, spatial: bool, kernel: int = 3, stride
     return nn.Conv2d(width_in, width_out, kernel, stride=stride, padding=kernel // 2)
 
 
-class Residual(nn.Module):
+class Residual(Block):
     """u + second(silu(first(silu(norm(u))))), with the second layer zero at the start."""
 
     def __init__(self, width: int, *, spatial: bool, dropout: float = 0.0) -> None:
@@ -49,7 +51,7 @@ class Residual(nn.Module):
         zero(self.second)
         channels_last_(self)
 
-    def forward(self, u: Tensor) -> Tensor:
+    def compute(self, u: Tensor) -> Tensor:
         """(n, width, …) → (n, width, …)."""
         v = self.first(F.silu(self.norm(u)))
         out: Tensor = u + self.second(self.dropout(F.silu(v)))
@@ -61,6 +63,14 @@ def zero(layer: nn.Module) -> nn.Module:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
+
+
+def _laid_out(stream: Tensor, dtype: torch.dtype) -> Tensor:
+    """A stream in the memory order and precision of its surroundings.
+
+    The top one, which is a parameter, has neither, and each further one has what the one above had.
+    """
+    return (channels_last(stream) if stream.dim() == 4 else stream).to(dtype)
 
 
 class BottomUp(nn.Module):
@@ -108,10 +118,11 @@ class Posterior(nn.Module):
         self.join = mix(2 * width, width, spatial=spatial, kernel=1)
         self.block = Residual(width, spatial=spatial, dropout=dropout)
         self.out = zero(mix(width, 2 * latent, spatial=spatial, kernel=1))
+        channels_last_(self)
 
     def forward(self, stream: Tensor, features: Tensor) -> Tensor:
         """Two (n, width, …) → (n, 2 · latent, …)."""
-        joined = self.join(cat([stream, features], dim=1))
+        joined = self.join(cat([_laid_out(stream, features.dtype), features], dim=1))
         out: Tensor = self.out(F.silu(self.block(joined)))
         return out
 
@@ -135,10 +146,12 @@ class TopDown(nn.Module):
         self.blocks = nn.Sequential(
             *(Residual(width, spatial=spatial, dropout=dropout) for _ in range(blocks))
         )
+        channels_last_(self)
 
     def forward(self, stream: Tensor, z: Tensor) -> Tensor:
         """(n, width, …) and (n, latent, …) → (n, width, …) at the size of the level below."""
-        u = stream + self.entry(z)
+        entered = self.entry(channels_last(z) if z.dim() == 4 else z)
+        u = _laid_out(stream, entered.dtype) + entered
         if self.size_below is not None and tuple(u.shape[-2:]) != self.size_below:
             u = F.interpolate(u, size=self.size_below, mode="nearest")
         out: Tensor = self.blocks(u)
@@ -155,6 +168,7 @@ class Head(nn.Module):
         self.out = mix(width, outputs, spatial=spatial, kernel=kernel)
         if start_at_zero:
             zero(self.out)
+        channels_last_(self)
 
     def forward(self, stream: Tensor) -> Tensor:
         """(n, width, …) → (n, outputs, …)."""

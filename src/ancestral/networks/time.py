@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ancestral import checks
 from ancestral.networks.mlp import zero_
+from ancestral.networks.recompute import Block
 
 TIME_SCALE = 1000.0
 """Times in [0, 1] are stretched to the 0 … 1000 the embedding's usual frequencies were chosen for."""
@@ -61,7 +62,7 @@ class TimeEmbedding(nn.Module):
         return out
 
 
-class _TimeBlock(nn.Module):
+class _TimeBlock(Block):
     """h + W_2 dropout(silu(W_1 (LayerNorm(h) (1 + scale) + shift)))."""
 
     def __init__(self, width: int, *, dropout: float) -> None:
@@ -72,7 +73,7 @@ class _TimeBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.outer = nn.Linear(width, width)
 
-    def forward(self, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    def compute(self, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         modulated = torch.addcmul(shift, self.norm(h), 1 + scale)
         out: Tensor = self.outer(self.dropout(F.silu(self.inner(modulated))))
         return h + out

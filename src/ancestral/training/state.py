@@ -14,6 +14,7 @@ from ancestral.chain import Chain
 from ancestral.config import TrainingConfig
 from ancestral.precision import NAMES, compute_dtype
 from ancestral.training.flat import buckets, views
+from ancestral.training.memory import recompute_blocks
 
 _SLOTS = ("exp_avg", "exp_avg_sq")
 
@@ -29,6 +30,7 @@ class TrainingState:
     def __init__(self, chain: Chain, config: TrainingConfig) -> None:
         self.chain = chain
         self.config = config
+        recompute_blocks(chain, config.recompute)
         self.images_seen = 0
         self.parameters = {name: p for name, p in chain.named_parameters() if p.requires_grad}
         if not self.parameters:
