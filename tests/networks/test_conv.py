@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from ancestral.networks import ConvDecoder, ConvEncoder
-from ancestral.networks.conv import ResidualBlock, Upsample, group_width
+from ancestral.networks.conv import ResidualBlock, Upsample
+from ancestral.networks.norms import group_width
 
 SIZES = [(2, 2), (2, 5), (3, 3), (4, 4), (7, 5), (8, 8), (9, 6), (13, 13), (28, 28), (32, 32), (64, 64)]
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ancestral import checks
-from ancestral.networks.conv import group_norm
 from ancestral.networks.mlp import zero_
+from ancestral.networks.norms import group_norm
 from ancestral.networks.recompute import Block
 
 

@@ -15,26 +15,10 @@ from torch import Tensor, nn
 
 from ancestral import checks
 from ancestral.networks.mlp import zero_
+from ancestral.networks.norms import group_norm, norm_silu
 from ancestral.networks.recompute import Block
 
-_GROUP_WIDTH = 16
 _SMALLEST_SIDE = 4
-
-
-def group_width(channels: int) -> int:
-    """How many channels share one group of a GroupNorm: the largest divisor of ``channels`` up to 16.
-
-    16 is what Wu & He 2018 (table 3) found best, and in channels-last memory it fills a vector register:
-    narrower groups are several times slower. Where only divisors below 4 exist, all channels are one group.
-    """
-    checks.integer("channels", channels, low=1)
-    width = max(d for d in range(1, _GROUP_WIDTH + 1) if channels % d == 0)
-    return width if width >= 4 else channels
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """A GroupNorm with groups of ``group_width(channels)``."""
-    return nn.GroupNorm(channels // group_width(channels), channels)
 
 
 def channels_last_(module: nn.Module) -> None:
@@ -98,11 +82,8 @@ class ResidualBlock(Block):
 
         ``modulation`` is (n, 2 · out_channels): the scales, then the shifts.
         """
-        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
-        if modulation is not None:
-            scale, shift = modulation[:, :, None, None].chunk(2, dim=1)
-            h = torch.addcmul(shift, h, 1 + scale)
-        h = self.conv2(self.dropout(F.silu(h)))
+        h = norm_silu(self.norm2, self.conv1(norm_silu(self.norm1, x)), modulation)
+        h = self.conv2(self.dropout(h))
         out: Tensor = h + self.shortcut(x)
         return out
 
@@ -169,7 +150,7 @@ class ConvEncoder(nn.Module):
         for level, block in enumerate(self.blocks):
             h = block(h if level == 0 else self.shrink[level - 1](h))
         # Pixels before channels: in channels-last memory this order is flat without a copy.
-        flat = F.silu(self.norm(h)).permute(0, 2, 3, 1).flatten(1)
+        flat = norm_silu(self.norm, h).permute(0, 2, 3, 1).flatten(1)
         out: Tensor = self.last(flat)
         return out
 
@@ -206,7 +187,7 @@ class ConvDecoder(nn.Module):
         h: Tensor = self.first(z).unflatten(1, (height, width, -1)).permute(0, 3, 1, 2)
         for level, block in enumerate(self.blocks):
             h = block(h if level == 0 else self.grow[level - 1](h, self.sizes[level]))
-        out: Tensor = self.last(F.silu(self.norm(h)))
+        out: Tensor = self.last(norm_silu(self.norm, h))
         return out
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
-from ancestral.networks.conv import channels_last, channels_last_, group_norm, halved
+from ancestral.networks.conv import channels_last, channels_last_, halved
+from ancestral.networks.norms import group_norm, norm_silu
 from ancestral.networks.recompute import Block
 
 Size = tuple[int, int]
@@ -53,7 +54,8 @@ class Residual(Block):
 
     def compute(self, u: Tensor) -> Tensor:
         """(n, width, …) → (n, width, …)."""
-        v = self.first(F.silu(self.norm(u)))
+        norm = self.norm
+        v = self.first(norm_silu(norm, u) if isinstance(norm, nn.GroupNorm) else F.silu(norm(u)))
         out: Tensor = u + self.second(self.dropout(F.silu(v)))
         return out
 

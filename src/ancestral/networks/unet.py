@@ -23,10 +23,10 @@ from ancestral.networks.conv import (
     channels_last_,
     check_image,
     check_size,
-    group_norm,
     halved,
 )
 from ancestral.networks.mlp import zero_
+from ancestral.networks.norms import group_norm, norm_silu
 from ancestral.networks.time import TimeEmbedding, check_time
 
 
@@ -122,7 +122,7 @@ class UNet(nn.Module):
             if level and not place:
                 h = self.grow[level - 1](h, self.sizes[-1 - level])
             h = block(torch.cat([h, skips.pop()], dim=1), next(parts))
-        out: Tensor = self.last(F.silu(self.norm(h)))
+        out: Tensor = self.last(norm_silu(self.norm, h))
         return out
 
 
