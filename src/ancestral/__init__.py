@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from ancestral.runs import load_run as load_run
     from ancestral.runs import resume_run as resume_run
     from ancestral.runs import train_run as train_run
+    from ancestral.samplers import Sampler as Sampler
+    from ancestral.samplers import draw as draw
     from ancestral.scaling import Scaling as Scaling
     from ancestral.schedules import Schedule as Schedule
     from ancestral.spec import DataSpec as DataSpec
@@ -63,6 +65,7 @@ _HOMES = {
     "evaluation": ["Evaluation", "evaluate", "log_likelihood", "save_picture"],
     "hierarchical": ["LadderHVAE", "MarkovHVAE"],
     "runs": ["fit", "load_run", "resume_run", "train_run"],
+    "samplers": ["Sampler", "draw"],
     "scaling": ["Scaling"],
     "schedules": ["Schedule"],
     "spec": ["DataSpec"],

@@ -32,7 +32,7 @@ from ancestral.distributions import (
 )
 from ancestral.elbo import Loss
 from ancestral.scaling import Scaling
-from ancestral.schedules import Posterior, Schedule, log_snr, posterior, strided
+from ancestral.schedules import Posterior, Schedule, log_snr, posterior, spread, strided
 from ancestral.spec import DataSpec
 
 PREDICTIONS = ("noise", "data", "mean", "velocity")
@@ -186,25 +186,34 @@ class DDPM(MarginalChain):
     def predict(self, z: Tensor, t: int | Tensor, s: int | None = None) -> Prediction:
         """The network's prediction at (z_t, t), and the reverse law to level s (t − 1 when left out)."""
         k = self.coefficients(z, t, s)
-        time = (self._levels(z, t) / self.T).to(z.dtype)
-        out = full_precision(self.network(z, time))
-        expected = (len(z), (2 if self.variance == "learned" else 1) * z.shape[1], *z.shape[2:])
-        assert out.shape == expected, f"the network gave {tuple(out.shape)}, expected {expected}"
+        target, raw = self.ask(z, (self._levels(z, t) / self.T).to(z.dtype))
         low, high = k.log_variance
-        if self.variance == "learned":
-            out, raw = out.chunk(2, dim=1)
-            share = torch.sigmoid(raw)
-            log_variance = low + share * (high - low)
+        if raw is not None:
+            log_variance = low + torch.sigmoid(raw) * (high - low)
         else:
             log_variance = low if self.variance == "posterior" else high
         # The network's target is of the step t → t − 1 also where a sampler goes further down.
-        data = self.to_data(out, z, k if s is None else self.coefficients(z, t))
+        data = self.to_data(target, z, k if s is None else self.coefficients(z, t))
         return Prediction(
-            target=out,
+            target=target,
             data=data,
             mean=k.c0 * data + k.ct * z,
             sigma=(0.5 * log_variance).exp().expand_as(z),
         )
+
+    def ask(self, z: Tensor, time: Tensor) -> tuple[Tensor, Tensor | None]:
+        """One network call at z, (n, …), and time = t / T, (n,): its target, and its word on the variance.
+
+        The second is None unless the variance is learned. What a time between two levels means is up to the
+        network.
+        """
+        out = full_precision(self.network(z, time))
+        expected = (len(z), (2 if self.variance == "learned" else 1) * z.shape[1], *z.shape[2:])
+        assert out.shape == expected, f"the network gave {tuple(out.shape)}, expected {expected}"
+        if self.variance != "learned":
+            return out, None
+        target, raw = out.chunk(2, dim=1)
+        return target, raw
 
     # The four targets, each into the data and back ---------------------------------------------------
 
@@ -338,8 +347,7 @@ class DDPM(MarginalChain):
         """
         checks.integer("n", n, low=1)
         checks.integer("frames", frames, low=1)
-        total = (self.T if steps is None else steps) + 1
-        kept = {round(i * (total - 1) / (frames - 1)) for i in range(frames)} if frames > 1 else set()
+        kept = spread((self.T if steps is None else steps) + 1, frames)
         levels, states = [], []
         for index, (t, state) in enumerate(self.generate(n, steps=steps)):
             if isinstance(state, Distribution):

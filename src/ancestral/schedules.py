@@ -175,3 +175,13 @@ def strided(T: int, steps: int) -> list[int]:
     if steps == 1:
         return [T]
     return [round(T - i * (T - 1) / (steps - 1)) for i in range(steps)]
+
+
+def spread(total: int, frames: int) -> set[int]:
+    """Which of ``total`` states, counted from 0, are kept as ``frames``: evenly, both ends among them.
+
+    One frame is the last.
+    """
+    if frames == 1:
+        return {total - 1}
+    return {round(i * (total - 1) / (frames - 1)) for i in range(frames)}

@@ -71,6 +71,7 @@ OTHERS: dict[str, dict[str, list[object]]] = {
         "--n": [0, -1, 10**8],
         "--seed": [-1],
         "--steps": [0, -1, 13],
+        "--eta": [-0.5, 2, "nan"],
         "--batch-size": [0, -1],
     },
     "evaluate": {
@@ -217,6 +218,22 @@ def test_a_run_that_is_not_there(command, here):
     (here / "runs").mkdir()
     refused(call(*command.format("runs").split()), "there is no run at runs: it has no config.json")
     assert [path.name for path in here.iterdir()] == ["runs"]
+
+
+SAMPLERS = [
+    ("--eta 0.5", "eta is 0.5 and the sampler is ancestral: only ddim has an eta"),
+    ("--sampler heun --eta 0", "eta is 0 and the sampler is heun"),
+    ("--sampler ddim --steps 13", "steps is 13; it must be from 1 to 12"),
+    ("--sampler dpm++2m --steps 12 --spacing diffusers", "spacing is 12; it must be from 1 to 11"),
+    ("--spacing snr", "the sampler is ancestral, whose steps are even in t"),
+    ("--sampler dpm", "dpm++2m"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), SAMPLERS)
+def test_what_a_sampler_cannot_do(options, message, runs, here):
+    refused(call("sample", runs["ddpm on images"], "--out", "a.png", *options.split()), message)
+    assert not list(here.iterdir())
 
 
 def test_a_place_that_cannot_be_written(data, runs, here):

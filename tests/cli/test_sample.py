@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import ancestral
+from ancestral.cli.sample import Sample
 from ancestral.diffusion import DDPM
 from ancestral.randomness import reseed
 from ancestral.runs import load_run
+from ancestral.samplers import SAMPLERS, SPACINGS
 from commands import call
 
 KINDS = ("vae", "hvae", "ddpm")
@@ -141,7 +145,52 @@ def test_a_trajectory_of_fewer_steps(runs, tmp_path):
     assert arrays["trajectory"].shape == (4, 2, 8, 8)
 
 
-@pytest.mark.parametrize("option", [("--steps", 3), ("--trajectory",)])
+def test_the_samplers_offered_are_those_there_are():
+    hints = get_type_hints(Sample)
+    assert get_args(hints["sampler"]) == SAMPLERS
+    assert get_args(get_args(hints["spacing"])[0]) == SPACINGS
+
+
+@pytest.mark.parametrize("options", [(), ("--spacing", "diffusers")])
+@pytest.mark.parametrize("name", SAMPLERS[1:])
+def test_a_ddpm_has_other_samplers(name, options, runs, tmp_path, monkeypatch):
+    run, ask, calls = runs["ddpm on images"], DDPM.ask, []
+
+    def noted(self, z, time):
+        calls.append(len(z))
+        return ask(self, z, time)
+
+    monkeypatch.setattr(DDPM, "ask", noted)
+    options = ("--sampler", name, "--steps", 5, "--n", 6, "--seed", 3, *options)
+    samples = drawn(run, tmp_path / "a.npz", *options)["samples"]
+    assert calls == [6] * (9 if name == "heun" else 5)
+    assert (samples.shape, samples.dtype) == ((6, 8, 8), np.float32)
+    assert samples.min() >= 0
+    assert samples.max() <= 16
+    # As in Python, from the seed on.
+    spacing = options[-1] if "--spacing" in options else None
+    reseed(torch.device("cpu"), 3, 0)
+    sampler = ancestral.Sampler(name, 5, spacing=spacing)
+    expected = ancestral.draw(load_run(run), 6, sampler=sampler, final="mean")
+    assert np.array_equal(samples, expected[:, 0].numpy())
+    # The way there ends at the same samples.
+    arrays = drawn(run, tmp_path / "b.npz", *options, "--trajectory")
+    assert np.array_equal(arrays["samples"], samples)
+    assert arrays["trajectory"].shape == (6, 6, 8, 8)
+    assert arrays["trajectory_levels"].tolist()[-1] == 0
+
+
+def test_eta_adds_noise_on_the_way(runs, tmp_path):
+    options = ("--sampler", "ddim", "--steps", 6, "--n", 3)
+    without, none, much = (
+        drawn(runs["ddpm on vectors"], tmp_path / "a.npz", *options, *eta)["samples"]
+        for eta in ((), ("--eta", 0), ("--eta", 1))
+    )
+    assert np.array_equal(without, none)
+    assert not np.allclose(without, much)
+
+
+@pytest.mark.parametrize("option", [("--steps", 3), ("--trajectory",), ("--sampler", "ddim")])
 @pytest.mark.parametrize("kind", ["vae", "hvae"])
 def test_what_only_a_ddpm_has_is_refused(kind, option, runs, tmp_path):
     answer = call("sample", runs[f"{kind} on images"], "--out", tmp_path / "a.png", *option)

@@ -1,4 +1,4 @@
-"""``ancestral sample``: ancestral sampling from a run, as a picture or an array."""
+"""``ancestral sample``: samples from a run, as a picture or an array."""
 
 from __future__ import annotations
 
@@ -27,9 +27,17 @@ class Sample:
     seed: int = 0
     """Decides every random draw."""
     final: Literal["mean", "draw"] = "mean"
-    """The last step: the mean of p(x|z_1), as the lecture notes decode, or a draw from it."""
+    """The last step: the mean of p(x|z_1), as the lecture notes decode, or a draw from it. The few-step
+    samplers take the network's prediction of x for the mean."""
+    sampler: Literal["ancestral", "ddim", "dpm++2m", "dpm++2m-sde", "heun"] = "ancestral"
+    """ddpm: ancestral is the model itself; the others are made for few steps."""
     steps: int | None = None
-    """ddpm: use this many of the T levels, evenly spread (fewer are faster, and no longer the same model)."""
+    """ddpm: use this many of the T levels (fewer are faster, and no longer the same model). By default the
+    ancestral sampler uses all, and the others at most 50."""
+    eta: float | None = None
+    """ddim: 0 (the default) adds no noise on the way, 1 as much as the ancestral sampler."""
+    spacing: Literal["snr", "diffusers"] | None = None
+    """The levels of the few-step samplers: snr (the default) for any schedule, or those diffusers takes."""
     trajectory: Flag = False
     """ddpm: the states on the way from noise to sample, in ten columns."""
     batch_size: int = 256
@@ -42,8 +50,6 @@ class Sample:
             checks.integer("n", self.n, low=1, high=10_000_000)
         checks.integer("seed", self.seed, low=0)
         checks.integer("batch_size", self.batch_size, low=1)
-        if self.steps is not None:
-            checks.integer("steps", self.steps, low=1)
         if self.out.suffix not in (".png", ".npz"):
             raise ValueError(f"--out is {self.out}; it must end in .png or .npz.")
 
@@ -53,27 +59,30 @@ def run(arguments: list[str]) -> None:
     options = parse(Sample, arguments, prog="ancestral sample")
     from ancestral.diffusion import DDPM
     from ancestral.runs import load_run, pick_device
+    from ancestral.samplers import Sampler
 
+    sampler = Sampler(options.sampler, options.steps, options.eta, options.spacing)
     chain = load_run(options.run).to(pick_device(options.device))
-    if not isinstance(chain, DDPM) and (options.steps is not None or options.trajectory):
-        name = "--steps" if options.steps is not None else "--trajectory"
+    if not isinstance(chain, DDPM) and (sampler != Sampler() or options.trajectory):
+        given = {"--sampler": options.sampler != "ancestral", "--steps": options.steps is not None}
+        name = next((name for name, here in given.items() if here), "--trajectory")
         raise ValueError(
             f"{name} is for a ddpm, and {options.run} is a {type(chain).__name__}. Leave it out."
         )
-    if isinstance(chain, DDPM) and options.steps is not None:
-        checks.integer("steps", options.steps, low=1, high=chain.T)
-    levels, states = _draw(chain, options)
+    sampler.check(chain)
+    levels, states = _draw(chain, options, sampler)
     _save(options, chain.spec, levels, states)
     print(f"{len(states[-1])} samples written to {options.out}", file=sys.stderr)
 
 
-def _draw(chain: Any, options: Sample) -> tuple[list[int], list[Any]]:
+def _draw(chain: Any, options: Sample, sampler: Any) -> tuple[list[int], list[Any]]:
     """The levels kept and their states, each (n, *shape); level 0, the samples, is last."""
     import torch
 
     from ancestral.cli.progress import example_progress
     from ancestral.diffusion import DDPM
     from ancestral.randomness import own_randomness, reseed
+    from ancestral.samplers import trajectory
 
     n = options.n or (8 if options.trajectory else 64)
     device = next(chain.parameters()).device
@@ -85,9 +94,7 @@ def _draw(chain: Any, options: Sample) -> tuple[list[int], list[Any]]:
             reseed(device, options.seed, first)
             count = min(options.batch_size, n - first)
             if isinstance(chain, DDPM):
-                levels, states = chain.trajectory(
-                    count, final=options.final, steps=options.steps, frames=frames
-                )
+                levels, states = trajectory(chain, count, sampler=sampler, final=options.final, frames=frames)
             else:
                 states = [chain.sample(count, final=options.final)]
             batches.append([state.cpu() for state in states])
