@@ -109,6 +109,7 @@ def test_the_plot_has_a_line_per_sampler_and_the_floor(figure, curve, ruler, tmp
     (floor,) = [line for line in axes.lines if line.get_label() == "floor"]
     assert set(floor.get_ydata()) == {value(ruler.floor)}
     assert axes.get_xscale() == "log"
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "4", "8", "16"]
     assert axes.get_yscale() == ("log" if figure == "frechet" else "linear")
 
 

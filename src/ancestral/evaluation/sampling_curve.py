@@ -130,6 +130,9 @@ def save_curve(path: Path, curve: SamplerCurve, *, figure: str = "frechet") -> N
         )
     axes.axhline(_value(curve.ruler.floor, figure), color="gray", linestyle="--", label="floor")
     axes.set_xscale("log")
+    calls = sorted({point.network_calls for point in curve.points})
+    axes.set_xticks(calls, [str(count) for count in calls])
+    axes.set_xticks([], minor=True)
     # A floor of 0 has no logarithm.
     if figure == "frechet" and curve.ruler.floor.frechet > 0:
         axes.set_yscale("log")
