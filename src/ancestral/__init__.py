@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ancestral.elbo import Loss as Loss
     from ancestral.elbo import Reweighting as Reweighting
     from ancestral.evaluation import Evaluation as Evaluation
+    from ancestral.evaluation import Ruler as Ruler
     from ancestral.evaluation import evaluate as evaluate
     from ancestral.evaluation import log_likelihood as log_likelihood
     from ancestral.evaluation import save_picture as save_picture
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from ancestral.hierarchical import MarkovHVAE as MarkovHVAE
     from ancestral.runs import fit as fit
     from ancestral.runs import load_run as load_run
+    from ancestral.runs import measure_samples as measure_samples
     from ancestral.runs import resume_run as resume_run
     from ancestral.runs import train_run as train_run
     from ancestral.samplers import Sampler as Sampler
@@ -62,9 +64,9 @@ _HOMES = {
     "data": ["Dataset", "load_data"],
     "diffusion": ["DDPM"],
     "elbo": ["Elbo", "Loss", "Reweighting"],
-    "evaluation": ["Evaluation", "evaluate", "log_likelihood", "save_picture"],
+    "evaluation": ["Evaluation", "Ruler", "evaluate", "log_likelihood", "save_picture"],
     "hierarchical": ["LadderHVAE", "MarkovHVAE"],
-    "runs": ["fit", "load_run", "resume_run", "train_run"],
+    "runs": ["fit", "load_run", "measure_samples", "resume_run", "train_run"],
     "samplers": ["Sampler", "draw"],
     "scaling": ["Scaling"],
     "schedules": ["Schedule"],

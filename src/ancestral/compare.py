@@ -20,16 +20,26 @@ from ancestral.config import (
     TrainingConfig,
 )
 from ancestral.data import Dataset, load_data
-from ancestral.evaluation import Evaluation, default_levels, evaluate, save_comparison, save_picture
+from ancestral.evaluation import Evaluation, Ruler, default_levels, evaluate, save_comparison, save_picture
 from ancestral.evaluation.bounds import Progress
+from ancestral.evaluation.quality import LEAST
 from ancestral.randomness import own_randomness, reseed
-from ancestral.runs import RunFolder, load_run, pick_device, resume_run, train_run
+from ancestral.runs import (
+    MeasuredSamples,
+    RunFolder,
+    load_run,
+    measure_samples,
+    pick_device,
+    resume_run,
+    train_run,
+)
 from ancestral.runs.fitting import initial_chain
 from ancestral.runs.folder import model_json
+from ancestral.runs.quality import check_count
 from ancestral.training.checkpoint import write_text_atomically
 from ancestral.training.loop import check_fits
 
-_IMPORTANCE_T = 10
+IMPORTANCE_T = 10
 """Importance sampling is for chains up to this T: over a thousand levels its weights are useless."""
 _SAMPLES = 64
 _SAMPLE_SEED = 5
@@ -54,6 +64,8 @@ class Compared:
     kind: str
     chain: Chain
     evaluation: Evaluation
+    samples: MeasuredSamples | None
+    """The distance of its samples; None where none was asked for, or the data are too few."""
     figures: dict[str, Any]
     """Its entry in comparison.json."""
 
@@ -71,6 +83,7 @@ def compare(
     n: int | None = 1000,
     levels: int | None = None,
     importance_samples: int = 256,
+    quality: int = 500,
     device: str = "auto",
     watch: Watch = lambda kind, steps: Stage(),
     should_stop: Callable[[], bool] = lambda: False,
@@ -79,14 +92,18 @@ def compare(
 
     Writes ``out``/KIND (run folders), ``out``/samples-KIND.png, ``out``/samples.png and, last,
     ``out``/comparison.json. Runs that are there already with the same options are gone on with, so an
-    interrupted comparison loses nothing. ``n`` limits the test examples (None for all).
+    interrupted comparison loses nothing. ``n`` limits the test examples (None for all). ``quality`` is the
+    number of samples whose distance from the data is measured, fewer where the data are fewer (0 for none).
     """
     # All that can be refused is refused before the first minute of training.
+    check_count(quality)
     for model in models:
         _check_reusable(out / model.kind, RunConfig(data, model, training))
     dataset = load_data(data.source, binarize=data.binarize, validation=data.validation)
     for model in models:
         check_fits(initial_chain(RunConfig(data, model, training), dataset), dataset, training)
+    measured = quality > 0 and Ruler.room(dataset) >= LEAST
+    ruler = Ruler.of(dataset, n=quality) if measured else None
     compared = []
     for model in models:
         stage = watch(model.kind, training.steps)
@@ -98,6 +115,7 @@ def compare(
                 n=n,
                 levels=levels,
                 importance_samples=importance_samples,
+                ruler=ruler,
                 device=device,
                 stage=stage,
                 should_stop=should_stop,
@@ -134,6 +152,7 @@ def _one(
     n: int | None,
     levels: int | None,
     importance_samples: int,
+    ruler: Ruler | None,
     device: str,
     stage: Stage,
     should_stop: Callable[[], bool],
@@ -150,11 +169,12 @@ def _one(
         chain,
         data.test.x[:n],
         levels=(levels or default_levels(chain)) if isinstance(chain, MarginalChain) else None,
-        importance_samples=importance_samples if chain.T <= _IMPORTANCE_T else 0,
+        importance_samples=importance_samples if chain.T <= IMPORTANCE_T else 0,
         progress=stage.progress,
     )
     samples, rate = _timed_samples(chain)
     save_picture(out / f"samples-{kind}.png", samples, chain.spec)
+    distance = None if ruler is None else measure_samples(chain, ruler, seed=_SAMPLE_SEED)
     figures = {
         "model": kind,
         "data": config.data.source,
@@ -165,8 +185,20 @@ def _one(
         "train_images_per_second": RunFolder.open(path).records("timing.jsonl")[-1]["images_per_second"],
         "sample_images_per_second": rate,
         "network_calls_per_sample": chain.T,
+        **_distances(distance),
     }
-    return Compared(kind, chain, result, figures)
+    return Compared(kind, chain, result, distance, figures)
+
+
+def _distances(samples: MeasuredSamples | None) -> dict[str, Any]:
+    """The Fréchet distance and its floor, and all the others with what they are of."""
+    if samples is None:
+        return {"sample_distance": None, "sample_distance_floor": None, "sample_quality": None}
+    return {
+        "sample_distance": samples.quality.sample.frechet,
+        "sample_distance_floor": samples.quality.floor.frechet,
+        "sample_quality": samples.json(),
+    }
 
 
 @torch.no_grad()
@@ -218,75 +250,6 @@ def _write(
         "models": {one.kind: one.figures for one in compared},
     }
     write_text_atomically(out / "comparison.json", json.dumps(facts, indent=1) + "\n")
-
-
-def table(compared: list[Compared]) -> list[tuple[str, list[str]]]:
-    """The lecture notes' comparison with measured entries: (concept, one entry per model)."""
-    return [
-        (concept, [entry(one) for one in compared])
-        for concept, entry in (
-            ("Inference type", _inference),
-            ("Latent space", _latent_space),
-            ("Training loss", lambda one: one.chain.loss_name),
-            ("Sampling path", _sampling_path),
-            ("Generation speed", lambda one: f"{one.figures['sample_images_per_second']:,.0f} images/s"),
-            ("Posterior approximation", _posterior),
-            ("Reparameterisation", _reparameterisation),
-            ("ELBO (nats)", lambda one: _with_error(one.evaluation.elbo, 2)),
-            ("  reconstruction", lambda one: f"{one.evaluation.reconstruction:.2f}"),
-            ("  matching", lambda one: "–" if one.chain.T == 1 else f"{one.evaluation.matching:.2f}"),
-            ("  prior matching", lambda one: f"{one.evaluation.prior:.2f}"),
-            ("bits/dim", lambda one: _with_error(one.evaluation.bits_per_dim, 3)),
-            ("log p(x) (nats)", lambda one: _with_error(one.evaluation.log_likelihood, 2)),
-            ("KL per latent", _alive),
-            ("Parameters", lambda one: f"{one.figures['parameters']:,}"),
-            ("Training speed", lambda one: f"{one.figures['train_images_per_second']:,.0f} images/s"),
-        )
-    ]
-
-
-def _with_error(estimate: Any, digits: int) -> str:
-    return "–" if estimate is None else f"{estimate.mean:.{digits}f} ± {estimate.stderr:.{digits}f}"
-
-
-def _inference(one: Compared) -> str:
-    return (
-        "fixed noising, learned denoising"
-        if isinstance(one.chain, MarginalChain)
-        else "variational inference"
-    )
-
-
-def _latent_space(one: Compared) -> str:
-    dims, data = one.figures["latent_dims"], one.evaluation.dims
-    if isinstance(one.chain, MarginalChain):
-        return f"{one.chain.T} levels of {dims}, as the data"
-    if one.chain.T == 1:
-        return f"{dims} numbers (data: {data})"
-    return f"{one.chain.T} levels, {dims} numbers (data: {data})"
-
-
-def _sampling_path(one: Compared) -> str:
-    return "one-shot decoding" if one.chain.T == 1 else f"sequential, {one.chain.T} steps"
-
-
-def _posterior(one: Compared) -> str:
-    if isinstance(one.chain, MarginalChain):
-        return "predefined forward + learned reverse"
-    if one.chain.T == 1:
-        return "Gaussian q(z|x)"
-    return "Gaussian per level, " + ("top-down" if type(one.chain).__name__ == "LadderHVAE" else "bottom-up")
-
-
-def _reparameterisation(one: Compared) -> str:
-    return "used, forward and reverse" if isinstance(one.chain, MarginalChain) else "used"
-
-
-def _alive(one: Compared) -> str:
-    if one.chain.T == 1 or one.chain.T > _IMPORTANCE_T:
-        return "–"
-    costs = " ".join(f"{cost:.1f}" for cost in one.evaluation.kl_per_latent)
-    return f"{costs} ({one.evaluation.alive} of {one.chain.T} alive)"
 
 
 def default_models() -> list[ModelConfig]:

@@ -9,10 +9,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from ancestral.evaluation import evaluate
-from ancestral.runs import RunFolder, load_run
+from ancestral.evaluation import Ruler, evaluate
+from ancestral.runs import RunFolder, load_run, measure_samples
 from commands import Answer, call, finished, start, wait_for
 from tiny import images
 
@@ -40,7 +41,7 @@ OBJECT = {
 }
 MORE = {
     *("parameters", "latent_dims", "train_images_per_second", "sample_images_per_second"),
-    "network_calls_per_sample",
+    *("network_calls_per_sample", "sample_distance", "sample_distance_floor", "sample_quality"),
 }
 MEASURED = {"seconds", "train_images_per_second", "sample_images_per_second"}
 """What differs from call to call."""
@@ -100,6 +101,41 @@ def test_comparison_json(compared, data):
         assert {name: one[name] for name in result if name != "seconds"} == {
             name: value for name, value in result.items() if name != "seconds"
         }
+
+
+def test_sample_distances(compared):
+    """In one space, of the same examples, beside the same floor; and the sampler they are of is told."""
+    out, answer = compared
+    found = figures(out)["models"]
+    ruler = Ruler.of(images(), n=500)
+    for kind, taken in (("vae", 1), ("hvae", 2), ("ddpm", 12)):
+        one = found[kind]
+        measured = measure_samples(load_run(out / kind), ruler, seed=5).json()
+        assert one["sample_quality"] == measured
+        assert measured["network_calls_per_sample"] == taken
+        assert (measured["features"], measured["n"], measured["final"]) == ("components", 9, "mean")
+        assert one["sample_distance"] == measured["distance"]["frechet"] > 0
+        assert one["sample_distance_floor"] == measured["floor"]["frechet"] == ruler.floor.frechet
+        entry = f"{one['sample_distance']:.3g} (floor {one['sample_distance_floor']:.3g})"
+        assert entry in " ".join(answer.out.split())
+    note = " ".join(answer.out.split())
+    assert "Sample distance: Fréchet, 9 samples (means) against 9 test examples" in note
+    assert "principal components of 29 training examples" in note
+    assert "ddpm: ancestral, all levels" in note
+
+
+def test_without_sample_distances(data, tmp_path):
+    """None asked for, and too few data for one."""
+    for source, option in ((data["images"], ("--quality", 0)), (str(tmp_path / "few.npy"), ())):
+        if not option:
+            np.save(source, np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32))
+        out = tmp_path / f"out{len(option)}"
+        answer = compare(out, source, "--models", "vae", *option)
+        assert answer.status == 0, answer.err
+        one = figures(out)["models"]["vae"]
+        assert one["sample_distance"] is one["sample_distance_floor"] is one["sample_quality"] is None
+        assert "Sample distance –" in " ".join(answer.out.translate(str.maketrans("│┃", "  ")).split())
+        assert "Fréchet" not in answer.out
 
 
 def test_the_folder(compared):

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from ancestral.evaluation import evaluate
+from ancestral.evaluation import Ruler, evaluate
 from ancestral.runs import load_run
 from commands import call
 from tiny import blobs, images
@@ -162,3 +163,64 @@ def test_binarised_data_are_evaluated_as_bits(data, tmp_path):
     found = answered(out)
     assert 0 < found["bits_per_dim"]["mean"] < 2
     assert found["elbo"] == answered(out)["elbo"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "taken"),
+    [
+        ("vae", (), 1),
+        ("hvae", (), 2),
+        ("hvae", ("--final", "draw"), 2),
+        ("ddpm", (), 12),
+        ("ddpm", ("--steps", 5), 5),
+    ],
+    ids=str,
+)
+def test_the_samples_measured_are_those_of_the_command_sample(kind, options, taken, runs, tmp_path):
+    run, out = runs[f"{kind} on images"], tmp_path / "samples.npz"
+    assert call("sample", run, "--n", 9, "--seed", 3, "--out", out, "--device", "cpu", *options).status == 0
+    samples = torch.from_numpy(np.load(out)["samples"])[:, None]
+    named = [f"--quality-{name.removeprefix('--')}" if i == 0 else name for i, name in enumerate(options)]
+    found = answered(run, "--quality", 9, "--seed", 3, *named)
+    assert found.keys() == KEYS | {"sample_quality"}
+    quality = found["sample_quality"]
+    assert quality["network_calls_per_sample"] == taken
+    assert quality["sampler"] == ("ancestral, 5 of 12 levels" if taken == 5 else "ancestral, all levels")
+    assert quality["final"] == ("draw" if "draw" in options else "mean")
+    expected = Ruler.of(images(), n=9).measure(samples).json()
+    assert {name: quality[name] for name in expected} == expected
+
+
+def test_features_and_the_table_of_sample_quality(runs):
+    run = runs["vae on vectors"]
+    found = answered(run, "--quality", 500, "--quality-features", "pixels")["sample_quality"]
+    assert (found["features"], found["dims"], found["n"]) == ("pixels", 2, 12)
+    answer = call("evaluate", run, "--quality", 500, "--quality-features", "pixels")
+    text = " ".join(answer.out.split())
+    for name, word in (("frechet", "Fréchet"), ("precision", "precision"), ("recall", "recall")):
+        assert f"{word} {found['distance'][name]:.4f} (floor {found['floor'][name]:.4f})" in text
+    kernel, floor = found["distance"]["kernel"], found["floor"]["kernel"]
+    assert f"kernel {kernel['mean']:.4f} ± {kernel['stderr']:.4f} (floor {floor['mean']:.4f} ±" in text
+    assert "12 (ancestral, all levels; mean) against as many test examples" in text
+    assert found["description"] in text
+    assert "Fréchet" not in call("evaluate", run).out
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("vae", ("--quality", 7), "quality is 7; it must be 0, for none, or at least 8 samples"),
+        ("vae", ("--quality", -1), "quality is -1"),
+        ("vae", ("--quality-features", "pixels"), "quality is 0; say --quality N as well"),
+        ("vae", ("--quality-steps", 3), "quality is 0; say --quality N as well"),
+        ("vae", ("--quality", 9, "--quality-steps", 3), "steps is 3, for a ddpm, and this is a VAE"),
+        ("ddpm", ("--quality", 9, "--quality-steps", 13), "steps is 13; it must be from 1 to 12"),
+        ("vae", ("--quality", 9, "--quality-features", "classifier"), "the training data have no labels"),
+    ],
+    ids=str,
+)
+def test_mistakes_about_sample_quality_are_told_before_any_work(kind, options, message, runs, monkeypatch):
+    monkeypatch.setattr("ancestral.evaluation.evaluate", None)
+    answer = call("evaluate", runs[f"{kind} on images"], *options)
+    assert (answer.status, answer.out) == (2, "")
+    assert message in answer.message

@@ -34,6 +34,9 @@ class Compare(DataOptions):
     """ddpm: random levels per example in the evaluation; by default all up to T = 100, and 50 above."""
     importance_samples: int = 256
     """Draws per example for log p(x) of the vae and hvae; 0 for none."""
+    quality: int = 500
+    """How many samples of each model to measure against as many test examples (fewer where the data are
+    fewer; a ddpm's from 50 of its levels); 0 for none."""
     json: Flag = False
     """Print comparison.json on standard output in place of the table."""
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
@@ -44,6 +47,7 @@ class Compare(DataOptions):
     def __post_init__(self) -> None:
         checks.integer("n", self.n, low=0)
         checks.integer("importance_samples", self.importance_samples, low=0)
+        checks.integer("quality", self.quality, low=0)
         if self.levels is not None:
             checks.integer("levels", self.levels, low=1)
         if not self.models or len(set(self.models)) < len(self.models):
@@ -67,6 +71,7 @@ def run(arguments: list[str]) -> None:
                 n=options.n or None,
                 levels=options.levels,
                 importance_samples=options.importance_samples,
+                quality=options.quality,
                 device=options.device,
                 watch=_watcher(stack),
                 should_stop=should_stop,
@@ -107,10 +112,11 @@ def _print_table(compared: list[Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ancestral.compare import table
+    from ancestral.comparison_table import note, table
 
     one = compared[0].evaluation
-    sheet = Table(title=f"{compared[0].figures['data']}: {one.n} test examples, D = {one.dims}")
+    title = f"{compared[0].figures['data']}: {one.n} test examples, D = {one.dims}"
+    sheet = Table(title=title, caption=note(compared), caption_justify="left")
     sheet.add_column("Concept", no_wrap=True)
     for part in compared:
         sheet.add_column({"vae": "VAE", "hvae": "hierarchical VAE", "ddpm": "DDPM"}[part.kind])

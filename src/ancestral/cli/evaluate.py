@@ -30,6 +30,15 @@ class Evaluate:
     by default all up to T = 100, and 50 above."""
     importance_samples: int = 0
     """Draws per example for log p(x) by importance sampling (vae and hvae); 0 for none."""
+    quality: int = 0
+    """How many samples to draw and measure against as many test examples, whatever --split is (fewer where
+    the data are fewer); 0 for none."""
+    quality_features: Literal["auto", "pixels", "components", "classifier"] = "auto"
+    """The features they are measured in; auto is the classifier where there are labels, else components."""
+    quality_steps: int | None = None
+    """ddpm: the number of levels the samples take; by default at most 50."""
+    quality_final: Literal["mean", "draw"] = "mean"
+    """How the samples end: the mean of p(x|z_1), or a draw from it."""
     data: str | None = None
     """Where the data are now, if they moved."""
     batch_size: int = 500
@@ -41,6 +50,11 @@ class Evaluate:
     json: Flag = False
     """Print one JSON object on standard output, and nothing else there."""
 
+    def __post_init__(self) -> None:
+        chosen = (self.quality_features, self.quality_steps, self.quality_final)
+        if self.quality == 0 and chosen != ("auto", None, "mean"):
+            raise ValueError("an option --quality-… is given and quality is 0; say --quality N as well.")
+
 
 def run(arguments: list[str]) -> None:
     """The command."""
@@ -49,7 +63,7 @@ def run(arguments: list[str]) -> None:
     from ancestral.cli.progress import example_progress
     from ancestral.data import load_data
     from ancestral.evaluation import default_levels, evaluate
-    from ancestral.runs import RunFolder, load_run, pick_device
+    from ancestral.runs import RunFolder, load_run, measure_samples, pick_device
 
     folder = RunFolder.open(options.run)
     config = folder.config
@@ -65,6 +79,7 @@ def run(arguments: list[str]) -> None:
             f"the data are examples of {data.spec}, and {options.run} was trained on {folder.spec}. Give "
             "data of the same shape and levels."
         )
+    ruler = _ruler(chain, data, options)
     x = data.split(options.split).x[: options.n]
     with example_progress("evaluating") as progress:
         result = evaluate(
@@ -78,7 +93,23 @@ def run(arguments: list[str]) -> None:
             progress=progress,
         )
     answer = {"model": folder.name, "data": source, "split": options.split, **result.json()}
+    if ruler is not None:
+        answer["sample_quality"] = measure_samples(
+            chain, ruler, steps=options.quality_steps, final=options.quality_final, seed=options.seed
+        ).json()
     print(json.dumps(answer) if options.json else _table(answer, result, chain.T))
+
+
+def _ruler(chain: Any, data: Any, options: Evaluate) -> Any:
+    """What samples are measured with, or None. Options that do not fit are refused here, before any work."""
+    if options.quality == 0:
+        return None
+    from ancestral.evaluation import Ruler
+    from ancestral.runs.quality import check_count, levels_taken
+
+    check_count(options.quality)
+    levels_taken(chain, options.quality_steps)
+    return Ruler.of(data, n=options.quality, features=options.quality_features)
 
 
 def _table(answer: dict[str, Any], result: Any, T: int) -> str:
@@ -103,4 +134,26 @@ def _table(answer: dict[str, Any], result: Any, T: int) -> str:
             f"({result.importance_samples} importance samples)"
         )
     calls = f"{result.network_calls_per_image} generative steps per example"
-    return "\n".join([*lines, f"  cost            {calls}, {result.seconds:.1f} s"])
+    lines.append(f"  cost            {calls}, {result.seconds:.1f} s")
+    return "\n".join([*lines, *_quality_lines(answer.get("sample_quality"))])
+
+
+def _quality_lines(quality: dict[str, Any] | None) -> list[str]:
+    """The distances of the samples, beside their floor."""
+    if quality is None:
+        return []
+    found, floor = quality["distance"], quality["floor"]
+    accuracy = "" if quality["accuracy"] is None else f", {quality['accuracy']:.1%} right on others"
+    head = f"  samples         {quality['n']} ({quality['sampler']}; {quality['final']}) against as many test"
+    return [
+        f"{head} examples; floor: as many training examples",
+        f"  features        {quality['description']}{accuracy}",
+        f"  Fréchet         {found['frechet']:12.4f}  (floor {floor['frechet']:.4f})",
+        f"  kernel          {_with_error(found['kernel'])}  (floor {_with_error(floor['kernel']).strip()})",
+        f"  precision       {found['precision']:12.4f}  (floor {floor['precision']:.4f})",
+        f"  recall          {found['recall']:12.4f}  (floor {floor['recall']:.4f})",
+    ]
+
+
+def _with_error(estimate: dict[str, float]) -> str:
+    return f"{estimate['mean']:12.4f} ± {estimate['stderr']:.4f}"

@@ -1,15 +1,26 @@
-"""Evaluation: bounds with error bars, and pictures. Always fp32 or better, never in training mode."""
+"""Evaluation: bounds with error bars, distances of samples beside their floor, and pictures.
+
+Always fp32 or better, never in training mode.
+"""
 
 from ancestral.evaluation.bounds import Estimate, Evaluation, default_levels, evaluate, log_likelihood
 from ancestral.evaluation.pictures import save_comparison, save_picture, save_trajectory
+from ancestral.evaluation.quality import Distances, Quality, Ruler
+from ancestral.evaluation.sampling_curve import SamplerCurve, sampler_curve, save_curve
 
 __all__ = [
+    "Distances",
     "Estimate",
     "Evaluation",
+    "Quality",
+    "Ruler",
+    "SamplerCurve",
     "default_levels",
     "evaluate",
     "log_likelihood",
+    "sampler_curve",
     "save_comparison",
+    "save_curve",
     "save_picture",
     "save_trajectory",
 ]

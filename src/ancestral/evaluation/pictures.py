@@ -57,7 +57,7 @@ def save_comparison(path: Path, rows: Mapping[str, Tensor], spec: DataSpec) -> N
         axes.imshow(sheet[:, :, 0] if sheet.shape[2] < 3 else sheet[:, :, :3], cmap="gray", vmin=0, vmax=255)
         axes.set_title(name)
         axes.set_axis_off()
-    _save_figure(path, figure)
+    save_figure(path, figure)
 
 
 def _to_bytes(values: np.ndarray, spec: DataSpec) -> np.ndarray:
@@ -103,10 +103,11 @@ def _save_points(path: Path, frames: Sequence[np.ndarray], titles: Sequence[str]
             axes.scatter(frame[:, 0], frame[:, 1], s=4, alpha=0.6, linewidths=0)
         axes.set_title(title, fontsize=9)
         axes.tick_params(labelsize=7)
-    _save_figure(path, figure)
+    save_figure(path, figure)
 
 
-def _save_figure(path: Path, figure: Figure) -> None:
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write a matplotlib figure as a PNG, whole or not at all."""
     temporary = _temporary(path)
     # Without the version of the drawing library, equal pictures are equal files.
     figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})

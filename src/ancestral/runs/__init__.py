@@ -2,13 +2,16 @@
 
 from ancestral.runs.fitting import Fitted, RunDiverged, fit, pick_device, resume_run, train_run
 from ancestral.runs.folder import RunFolder, load_run
+from ancestral.runs.quality import MeasuredSamples, measure_samples
 
 __all__ = [
     "Fitted",
+    "MeasuredSamples",
     "RunDiverged",
     "RunFolder",
     "fit",
     "load_run",
+    "measure_samples",
     "pick_device",
     "resume_run",
     "train_run",

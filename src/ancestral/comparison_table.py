@@ -1,0 +1,98 @@
+"""A comparison as the lecture notes' closing table, with measured entries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ancestral.chain import MarginalChain
+from ancestral.compare import IMPORTANCE_T, Compared
+
+
+def table(compared: list[Compared]) -> list[tuple[str, list[str]]]:
+    """(concept, one entry per model), line by line."""
+    return [
+        (concept, [entry(one) for one in compared])
+        for concept, entry in (
+            ("Inference type", _inference),
+            ("Latent space", _latent_space),
+            ("Training loss", lambda one: one.chain.loss_name),
+            ("Sampling path", _sampling_path),
+            ("Generation speed", lambda one: f"{one.figures['sample_images_per_second']:,.0f} images/s"),
+            ("Posterior approximation", _posterior),
+            ("Reparameterisation", _reparameterisation),
+            ("ELBO (nats)", lambda one: _with_error(one.evaluation.elbo, 2)),
+            ("  reconstruction", lambda one: f"{one.evaluation.reconstruction:.2f}"),
+            ("  matching", lambda one: "–" if one.chain.T == 1 else f"{one.evaluation.matching:.2f}"),
+            ("  prior matching", lambda one: f"{one.evaluation.prior:.2f}"),
+            ("bits/dim", lambda one: _with_error(one.evaluation.bits_per_dim, 3)),
+            ("log p(x) (nats)", lambda one: _with_error(one.evaluation.log_likelihood, 2)),
+            ("KL per latent", _alive),
+            ("Sample distance", _distance),
+            ("Parameters", lambda one: f"{one.figures['parameters']:,}"),
+            ("Training speed", lambda one: f"{one.figures['train_images_per_second']:,.0f} images/s"),
+        )
+    ]
+
+
+def _with_error(estimate: Any, digits: int) -> str:
+    return "–" if estimate is None else f"{estimate.mean:.{digits}f} ± {estimate.stderr:.{digits}f}"
+
+
+def _inference(one: Compared) -> str:
+    return (
+        "fixed noising, learned denoising"
+        if isinstance(one.chain, MarginalChain)
+        else "variational inference"
+    )
+
+
+def _latent_space(one: Compared) -> str:
+    dims, data = one.figures["latent_dims"], one.evaluation.dims
+    if isinstance(one.chain, MarginalChain):
+        return f"{one.chain.T} levels of {dims}, as the data"
+    if one.chain.T == 1:
+        return f"{dims} numbers (data: {data})"
+    return f"{one.chain.T} levels, {dims} numbers (data: {data})"
+
+
+def _sampling_path(one: Compared) -> str:
+    return "one-shot decoding" if one.chain.T == 1 else f"sequential, {one.chain.T} steps"
+
+
+def _posterior(one: Compared) -> str:
+    if isinstance(one.chain, MarginalChain):
+        return "predefined forward + learned reverse"
+    if one.chain.T == 1:
+        return "Gaussian q(z|x)"
+    return "Gaussian per level, " + ("top-down" if type(one.chain).__name__ == "LadderHVAE" else "bottom-up")
+
+
+def _reparameterisation(one: Compared) -> str:
+    return "used, forward and reverse" if isinstance(one.chain, MarginalChain) else "used"
+
+
+def _alive(one: Compared) -> str:
+    if one.chain.T == 1 or one.chain.T > IMPORTANCE_T:
+        return "–"
+    costs = " ".join(f"{cost:.1f}" for cost in one.evaluation.kl_per_latent)
+    return f"{costs} ({one.evaluation.alive} of {one.chain.T} alive)"
+
+
+def note(compared: list[Compared]) -> str | None:
+    """What the sample distances are in, of how many samples and from which samplers; None without any."""
+    found = {one.kind: one.samples for one in compared if one.samples is not None}
+    if not found:
+        return None
+    quality = next(iter(found.values())).quality
+    samplers = "; ".join(f"{kind}: {samples.sampler}" for kind, samples in found.items())
+    return (
+        f"Sample distance: Fréchet, {quality.n} samples (means) against {quality.n} test examples; floor: as "
+        f"many training examples. Features: {quality.description}. Samplers: {samplers}."
+    )
+
+
+def _distance(one: Compared) -> str:
+    if one.samples is None:
+        return "–"
+    quality = one.samples.quality
+    return f"{quality.sample.frechet:.3g} (floor {quality.floor.frechet:.3g})"

@@ -1,0 +1,147 @@
+"""Spaces to measure samples in: pixels, principal components, a classifier's last hidden layer.
+
+Each is fitted on training examples, then centred on their mean and divided by one number, so that the
+average feature has variance 1 over them: distances do not depend on the data's units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ancestral import checks
+from ancestral.data.dataset import Split
+from ancestral.evaluation.classifier import accuracy, trained_classifier
+from ancestral.scaling import Scaling
+from ancestral.spec import DataSpec
+
+SPACES = ("auto", "pixels", "components", "classifier")
+"""The names of feature spaces; ``auto`` is the classifier where there are labels, else components."""
+
+_COMPONENTS = 64
+_WIDEST = 2048
+"""Up to this many entries, components are those of all training examples; above, of so many examples."""
+_STATISTICS = 10_000
+"""Training examples that a space is centred and scaled with."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSpace:
+    """A map from examples in the data's units, (n, *shape), to features (n, ``dims``), float64."""
+
+    name: str
+    """``pixels``, ``components`` or ``classifier``."""
+    description: str
+    """The same in words, with what it was fitted on."""
+    dims: int
+    accuracy: float | None
+    """A classifier's share of right labels on training examples kept from it; None without one."""
+    raw: Callable[[Tensor], Tensor]
+    """Features before centring and scaling, of one batch on the CPU."""
+    centre: Tensor
+    scale: Tensor
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, *, batch_size: int = 1024) -> Tensor:
+        """The features of x, (n, *shape) in the data's units, computed in batches on the CPU."""
+        checks.integer("batch_size", batch_size, low=1)
+        return torch.cat(
+            [(self.raw(part.cpu()).double() - self.centre) / self.scale for part in x.split(batch_size)]
+        )
+
+
+def feature_space(
+    name: str, fitting: Split, spec: DataSpec, *, kept: Split | None = None, seed: int = 0
+) -> FeatureSpace:
+    """The space called ``name`` (see ``SPACES``), fitted on training examples.
+
+    ``kept`` are labelled examples that a classifier's accuracy is told on. ``ValueError`` for another
+    name, a classifier without labels of two classes, or training examples that are all alike.
+    """
+    checks.one_of("features", name, SPACES)
+    labelled = fitting.labels is not None and len(fitting.labels.unique()) > 1
+    if name == "auto":
+        name = "classifier" if labelled else "components"
+    if name == "classifier":
+        if not labelled:
+            raise ValueError(
+                "features is 'classifier', and the training data have no labels of two or more classes. Use "
+                "'components' or 'pixels', or data with labels."
+            )
+        return _classifier_space(fitting, spec, kept, seed)
+    # In float64, as all that follows; real vectors are standardised entry by entry.
+    x = fitting.x.to("cpu")
+    scaling = Scaling(spec).double().fit(x)
+    if name == "pixels":
+        what = "all pixels" if spec.is_image else "all entries, each over its standard deviation"
+        return _scaled("pixels", what, lambda x: scaling(x).flatten(1), x)
+    return _component_space(scaling, x)
+
+
+def _classifier_space(fitting: Split, spec: DataSpec, kept: Split | None, seed: int) -> FeatureSpace:
+    assert fitting.labels is not None
+    x = fitting.x.to("cpu")
+    network = trained_classifier(x, fitting.labels, spec, seed=seed)
+    share = None
+    if kept is not None and kept.labels is not None:
+        share = accuracy(network, kept.x.to("cpu"), kept.labels)
+    what = f"last hidden layer of a classifier of {len(fitting):,} training examples"
+    return _scaled("classifier", what, network.features, x, share=share)
+
+
+def _component_space(scaling: Scaling, x: Tensor) -> FeatureSpace:
+    vectors = principal_components(lambda part: scaling(part).flatten(1), x)
+    what = f"first {vectors.shape[1]} principal components of {len(x):,} training examples"
+    return _scaled("components", what, lambda part: scaling(part).flatten(1) @ vectors, x)
+
+
+@torch.no_grad()
+def principal_components(flat: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The first min(D, 64) principal directions of x as columns, (D, ≤ 64), float64.
+
+    ``flat`` maps a batch of x to (n, D) float64. Directions in which x does not vary are left out. For D
+    above 2,048 the first 2,048 examples stand for all, so that the eigenproblem stays small. A column's
+    entry of largest size is positive.
+    """
+    dims = flat(x[:1].cpu()).shape[1]
+    if dims > _WIDEST:
+        rows = flat(x[:_WIDEST].cpu())
+        rows = rows - rows.mean(dim=0)
+        values, vectors = torch.linalg.eigh(rows @ rows.T)
+        vectors = rows.T @ vectors / values.clamp(min=torch.finfo(values.dtype).tiny).sqrt()
+    else:
+        values, vectors = torch.linalg.eigh(_scatter(flat, x, dims))
+    varies = values > len(values) * torch.finfo(values.dtype).eps * values.max()
+    vectors = vectors[:, varies].flip(1)[:, :_COMPONENTS]
+    if vectors.shape[1] == 0:
+        raise ValueError(
+            "the training examples are all alike, so they have no principal components; give others."
+        )
+    largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
+    return vectors * largest.sign()
+
+
+def _scatter(flat: Callable[[Tensor], Tensor], x: Tensor, dims: int) -> Tensor:
+    """Σ (u − ū)(u − ū)ᵀ over the examples, (D, D), in two passes of bounded memory."""
+    parts = [part.cpu() for part in x.split(4096)]
+    mean = torch.stack([flat(part).sum(dim=0) for part in parts]).sum(dim=0) / len(x)
+    scatter = torch.zeros(dims, dims, dtype=mean.dtype)
+    for part in parts:
+        rows = flat(part) - mean
+        scatter += rows.T @ rows
+    return scatter
+
+
+def _scaled(
+    name: str, description: str, raw: Callable[[Tensor], Tensor], x: Tensor, *, share: float | None = None
+) -> FeatureSpace:
+    """The space of ``raw`` features, centred and scaled by their statistics over training examples x."""
+    with torch.no_grad():
+        found = torch.cat([raw(part.cpu()).double() for part in x[:_STATISTICS].split(1024)])
+    scale = found.var(dim=0, unbiased=False).mean().sqrt()
+    if not scale > 0:
+        raise ValueError("the training examples are all alike in these features; give others.")
+    return FeatureSpace(name, description, found.shape[1], share, raw, found.mean(dim=0), scale)
