@@ -23,13 +23,8 @@ from torch.distributions import Distribution, kl_divergence
 
 from ancestral import checks
 from ancestral.chain import Features, MarginalChain, final_value
-from ancestral.distributions import (
-    DiagonalNormal,
-    DiscretizedNormal,
-    full_precision,
-    standard_normal,
-    sum_event,
-)
+from ancestral.discretized import DiscretizedNormal
+from ancestral.distributions import DiagonalNormal, full_precision, standard_normal, sum_event
 from ancestral.elbo import Loss
 from ancestral.scaling import Scaling
 from ancestral.schedules import Posterior, Schedule, log_snr, posterior, spread, strided

@@ -14,14 +14,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ancestral import checks
-from ancestral.distributions import (
-    Bernoulli,
-    DiagonalNormal,
-    DiscretizedLogistic,
-    DiscretizedNormal,
-    full_precision,
-    soft_clamp,
-)
+from ancestral.discretized import DiscretizedLogistic, DiscretizedNormal
+from ancestral.distributions import Bernoulli, DiagonalNormal, full_precision, soft_clamp
 from ancestral.scaling import Scaling
 from ancestral.spec import DataSpec
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
 from ancestral.chain import BottomUpChain, Chain, MarginalChain, final_value
-from ancestral.distributions import DiagonalNormal, DiscretizedNormal
+from ancestral.discretized import DiscretizedNormal
+from ancestral.distributions import DiagonalNormal
 from ancestral.elbo import Reweighting
 from ancestral.evaluation import evaluate, log_likelihood
 from ancestral.spec import DataSpec

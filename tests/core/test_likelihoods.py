@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import AffineTransform, Independent, Normal, TransformedDistribution
 
-from ancestral.distributions import DiagonalNormal, DiscretizedLogistic, DiscretizedNormal
+from ancestral.discretized import DiscretizedLogistic, DiscretizedNormal
+from ancestral.distributions import DiagonalNormal
 from ancestral.likelihoods import (
     SIGMAS,
     BernoulliLikelihood,

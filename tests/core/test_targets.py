@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.diffusion import DDPM, LOSSES, PREDICTIONS, VARIANCES
-from ancestral.distributions import DiagonalNormal, DiscretizedNormal
+from ancestral.discretized import DiscretizedNormal
+from ancestral.distributions import DiagonalNormal
 from ancestral.scaling import Scaling
 from ancestral.schedules import Schedule
 from ancestral.spec import DataSpec

@@ -27,17 +27,18 @@ def state(model, training, data) -> TrainingState:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "data"),
+    ("model", "data", "recompute"),
     [
-        (MODELS["vae-mlp"], images()),
-        (HVAEConfig(levels=2, width=8), vectors()),
-        (DDPMConfig(T=12, channels=(16,)), images()),
+        (MODELS["vae-mlp"], images(), False),
+        (HVAEConfig(levels=2, width=8), vectors(), False),
+        (DDPMConfig(T=12, channels=(16,)), images(), False),
+        (DDPMConfig(T=12, dropout=0.2), vectors(), True),
     ],
-    ids=["vae", "ladder", "ddpm"],
+    ids=["vae", "ladder", "ddpm", "recomputed"],
 )
-def test_a_compiled_step_is_the_plain_step(model, data):
+def test_a_compiled_step_is_the_plain_step(model, data, recompute):
     """The same draws, so the same losses, terms, gradients and weights, up to the order of sums."""
-    one = state(model, COMPILED, data)
+    one = state(model, replace(COMPILED, recompute=recompute), data)
     other = state(model, replace(COMPILED, compile="off"), data)
     notes: list[str] = []
     for ours, theirs in zip(train(one, data, note=notes.append), train(other, data), strict=True):

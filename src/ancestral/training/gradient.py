@@ -2,8 +2,11 @@
 
 Compiled, the draws of t and noise, the networks, the laws and the whole backward pass are one function
 of (weights, x) that writes the gradient where the optimiser reads it; on a GPU it is replayed as a CUDA
-graph. It draws the same random numbers as the plain step. Compiling takes from seconds to minutes, so
-"auto" does it for runs that are long enough to win that back, and says when it could not.
+graph. With gradient checkpointing, which such a function cannot hold, the loss alone is compiled and its
+backward pass follows. Either draws the same random numbers as the plain step.
+
+Compiling takes from seconds to minutes, so "auto" does it for runs that are long enough to win that
+back, and says when it could not.
 """
 
 from __future__ import annotations
@@ -66,7 +69,8 @@ class Gradient:
     def _first(self, x: Tensor) -> Loss:
         """Compile, or say that it cannot be done and go on without."""
         before = torch.get_rng_state()
-        self._compiled = _compiled(self.state)
+        recomputed = self.state.config.recompute
+        self._compiled = _compiled_loss(self.state) if recomputed else _compiled(self.state)
         try:
             return self._replayed(x)
         except Exception as error:
@@ -133,12 +137,8 @@ def _compiled(state: TrainingState) -> Callable[[Tensor], tuple[Tensor, list[str
         reported_: Tensor = reported
         return reported_
 
-    # The same random numbers as without compiling, so that a run can be checked against the plain one.
-    options: dict[str, Any] = {"fallback_random": True}
     graphs = state.device.type == "cuda"
-    if graphs:
-        options["triton.cudagraphs"] = True
-    compiled = torch.compile(step, fullgraph=True, dynamic=False, options=options)
+    compiled = torch.compile(step, fullgraph=True, dynamic=False, options=_options(state))
     weights = [bucket.weight.detach() for bucket in parts]
     gradients = [bucket.gradient for bucket in parts]
     if graphs:
@@ -155,3 +155,29 @@ def _compiled(state: TrainingState) -> Callable[[Tensor], tuple[Tensor, list[str
             return (values.clone() if graphs else values), names
 
     return call
+
+
+def _compiled_loss(state: TrainingState) -> Callable[[Tensor], tuple[Tensor, list[str]]]:
+    """As ``_compiled``, with the forward and the backward pass each a graph of its own."""
+    module = _LossOf(state.chain)
+    compiled = torch.compile(module, fullgraph=True, dynamic=False, options=_options(state))
+
+    def call(x: Tensor) -> tuple[Tensor, list[str]]:
+        scaled, loss = compiled(x)
+        reported = [loss.value.detach(), *(term.detach().to(loss.value) for term in loss.terms.values())]
+        # A replayed graph writes its results where the last one did, and the stack is a copy of them.
+        values = torch.stack(reported)
+        for bucket in state.buckets:
+            bucket.gradient.zero_()
+        scaled.backward()
+        return values, list(loss.terms)
+
+    return call
+
+
+def _options(state: TrainingState) -> dict[str, Any]:
+    # The same random numbers as without compiling, so that a run can be checked against the plain one.
+    options: dict[str, Any] = {"fallback_random": True}
+    if state.device.type == "cuda":
+        options["triton.cudagraphs"] = True
+    return options
