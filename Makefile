@@ -44,7 +44,7 @@ define install
 	@rm -f $(1)/.installed-*
 	$(1)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt setuptools
 	$(1)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.$(2)'
-	@touch $(3)
+	@$(if $(3),touch $(3),true)
 endef
 
 $(VENV)/.installed-run: $(INSTALL_INPUTS)
@@ -54,4 +54,6 @@ $(VENV)/.installed-test: $(INSTALL_INPUTS)
 	$(call install,$(VENV),[test],$(VENV)/.installed-run $(VENV)/.installed-test)
 
 $(BENCH_VENV)/.installed-bench: $(INSTALL_INPUTS)
-	$(call install,$(BENCH_VENV),[bench],$(BENCH_VENV)/.installed-bench)
+	$(call install,$(BENCH_VENV),[bench],)
+	$(BENCH_VENV)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt --no-deps denoising-diffusion-pytorch
+	@touch $(BENCH_VENV)/.installed-bench

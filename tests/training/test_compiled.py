@@ -10,7 +10,6 @@ import torch
 from ancestral.config import DDPMConfig, HVAEConfig, VAEConfig
 from ancestral.runs import RunFolder, fit
 from ancestral.training import TrainingState, gradient, train
-from ancestral.training.flops import training_flops
 from ancestral.vae import VAE
 from tiny import MODELS, TRAINING, built, images, vectors
 
@@ -108,21 +107,3 @@ def test_auto_compiles_long_runs_only(monkeypatch):
     for model, expected in ((MODELS["ddpm"], False), (big, True)):
         one = state(model, replace(TRAINING, steps=60_000, batch_size=32), data)
         assert gradient.Gradient(one, note=print)._worth_compiling(data.train.x[:16]) is expected
-
-
-def test_flops_of_a_step_are_counted_by_hand():
-    """A linear encoder and decoder: 2 · in · out each, three times, less the gradient of the data."""
-    data = vectors()
-    chain = built(VAEConfig(hidden=(), latent_dims=3), data)
-    encoder, decoder = 2 * 2 * 6, 2 * 3 * chain.likelihood.per_entry * 2
-    assert training_flops(chain, data.train.x[:5]) == 2 * encoder + 3 * decoder
-    assert all(p.grad is None for p in chain.parameters())
-
-
-def test_counting_leaves_the_random_numbers_alone():
-    data = vectors()
-    chain = built(VAEConfig(hidden=(4,)), data)
-    torch.manual_seed(3)
-    before = torch.random.get_rng_state()
-    training_flops(chain, data.train.x[:5])
-    assert torch.equal(torch.random.get_rng_state(), before)

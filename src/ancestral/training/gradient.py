@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from ancestral.chain import Chain
 from ancestral.elbo import Loss
 from ancestral.precision import autocast
+from ancestral.randomness import own_randomness
 from ancestral.training.flat import views
-from ancestral.training.flops import training_flops
+from ancestral.training.flops import training_work
 from ancestral.training.state import TrainingState
 
 Note = Callable[[str], None]
@@ -99,8 +100,8 @@ class Gradient:
         left = _LONG[kind] / config.steps
         if seconds < left:
             counted = x[:_COUNTED]
-            with autocast(self.state.dtype, self.state.device):
-                flops = training_flops(self.state.chain, counted)
+            with own_randomness(self.state.device), autocast(self.state.dtype, self.state.device):
+                flops = training_work(self.state.chain, counted).total / len(counted)
             seconds += flops * config.batch_size / _RATE[kind]
         return seconds >= left
 
