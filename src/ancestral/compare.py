@@ -20,7 +20,16 @@ from ancestral.config import (
     TrainingConfig,
 )
 from ancestral.data import Dataset, load_data
-from ancestral.evaluation import Evaluation, Ruler, default_levels, evaluate, save_comparison, save_picture
+from ancestral.diffusion import DDPM
+from ancestral.evaluation import (
+    Evaluation,
+    Ruler,
+    default_levels,
+    evaluate,
+    save_comparison,
+    save_curve,
+    save_picture,
+)
 from ancestral.evaluation.bounds import Progress
 from ancestral.evaluation.quality import LEAST
 from ancestral.randomness import own_randomness, reseed
@@ -28,6 +37,7 @@ from ancestral.runs import (
     MeasuredSamples,
     RunFolder,
     load_run,
+    measure_samplers,
     measure_samples,
     pick_device,
     resume_run,
@@ -36,11 +46,14 @@ from ancestral.runs import (
 from ancestral.runs.fitting import initial_chain
 from ancestral.runs.folder import model_json
 from ancestral.runs.quality import check_count
+from ancestral.samplers import computing, draw
 from ancestral.training.checkpoint import write_text_atomically
 from ancestral.training.loop import check_fits
 
 IMPORTANCE_T = 10
 """Importance sampling is for chains up to this T: over a thousand levels its weights are useless."""
+CURVE_CALLS = (5, 10, 20)
+"""The network calls at which a DDPM's samplers are compared: some 170 a sample, in all."""
 _SAMPLES = 64
 _SAMPLE_SEED = 5
 
@@ -90,10 +103,11 @@ def compare(
 ) -> list[Compared]:
     """Train each model for the same steps and batches, and evaluate all on the same held-out examples.
 
-    Writes ``out``/KIND (run folders), ``out``/samples-KIND.png, ``out``/samples.png and, last,
-    ``out``/comparison.json. Runs that are there already with the same options are gone on with, so an
-    interrupted comparison loses nothing. ``n`` limits the test examples (None for all). ``quality`` is the
-    number of samples whose distance from the data is measured, fewer where the data are fewer (0 for none).
+    Writes ``out``/KIND (run folders), ``out``/samples-KIND.png, ``out``/samples.png, ``out``/curve.png (of a
+    DDPM whose samples are measured) and, last, ``out``/comparison.json. Runs that are there already with the
+    same options are gone on with, so an interrupted comparison loses nothing. ``n`` limits the test examples
+    (None for all). ``quality`` is the number of samples whose distance from the data is measured, fewer where
+    the data are fewer (0 for none).
     """
     # All that can be refused is refused before the first minute of training.
     check_count(quality)
@@ -186,8 +200,18 @@ def _one(
         "sample_images_per_second": rate,
         "network_calls_per_sample": chain.T,
         **_distances(distance),
+        "sampler_curve": _curve(chain, ruler, out),
     }
     return Compared(kind, chain, result, distance, figures)
+
+
+def _curve(chain: Chain, ruler: Ruler | None, out: Path) -> dict[str, Any] | None:
+    """Sample distance against network calls for each sampler of a DDPM, as JSON and as a picture."""
+    if ruler is None or not isinstance(chain, DDPM):
+        return None
+    found = measure_samplers(chain, ruler, calls=CURVE_CALLS, seed=_SAMPLE_SEED)
+    save_curve(out / "curve.png", found.curve)
+    return found.json()
 
 
 def _distances(samples: MeasuredSamples | None) -> dict[str, Any]:
@@ -221,13 +245,13 @@ def _timed_samples(chain: Chain) -> tuple[torch.Tensor, float]:
     with own_randomness(device):
         reseed(device, _SAMPLE_SEED)
         start = time.perf_counter()
-        # Copying to the host waits for the device.
-        samples = chain.sample(_SAMPLES, final="mean").cpu()
+        # They are on the host when it returns, and so drawn.
+        samples = draw(chain, _SAMPLES, final="mean")
         drawn, seconds = _SAMPLES, time.perf_counter() - start
         if seconds < 0.5:
             drawn, start = 0, time.perf_counter()
             while (seconds := time.perf_counter() - start) < 0.5 or not drawn:
-                chain.sample(_SAMPLES, final="mean").cpu()
+                draw(chain, _SAMPLES, final="mean")
                 drawn += _SAMPLES
         return samples, drawn / seconds
 
@@ -237,7 +261,7 @@ def _write(
 ) -> None:
     with own_randomness(torch.device("cpu")):
         reseed(torch.device("cpu"), _SAMPLE_SEED)
-        rows = {one.kind: one.chain.cpu().preview(_SAMPLES) for one in compared}
+        rows = {one.kind: _preview(one.chain) for one in compared}
     save_comparison(out / "samples.png", {"data": dataset.test.x[:_SAMPLES].to("cpu"), **rows}, dataset.spec)
     facts = {
         "data": {**dataset.describe(), "source": data.source},
@@ -250,6 +274,11 @@ def _write(
         "models": {one.kind: one.figures for one in compared},
     }
     write_text_atomically(out / "comparison.json", json.dumps(facts, indent=1) + "\n")
+
+
+def _preview(chain: Chain) -> torch.Tensor:
+    with computing(chain.cpu()):
+        return chain.preview(_SAMPLES)
 
 
 def default_models() -> list[ModelConfig]:

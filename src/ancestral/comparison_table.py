@@ -84,7 +84,7 @@ def note(compared: list[Compared]) -> str | None:
     if not found:
         return None
     quality = next(iter(found.values())).quality
-    samplers = "; ".join(f"{kind}: {samples.sampler}" for kind, samples in found.items())
+    samplers = "; ".join(f"{kind}: {samples.words}" for kind, samples in found.items())
     return (
         f"Sample distance: Fréchet, {quality.n} samples (means) against {quality.n} test examples; floor: as "
         f"many training examples. Features: {quality.description}. Samplers: {samplers}."

@@ -1,7 +1,7 @@
 """The one place that decides in which precision networks compute, in training and in sampling.
 
 Weights, the optimiser, laws and likelihoods are in fp32 whatever is decided here: only matrix products
-and convolutions inside the networks move to bf16, through autocast. Evaluation is never autocast.
+and convolutions inside the networks move to bf16, through autocast. Bounds are never autocast.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ def compute_dtype(precision: str, device: torch.device, chain: nn.Module) -> tor
     else:
         fast = any(isinstance(m, nn.Conv2d) for m in chain.modules()) and _cpu_is_faster_in_bf16()
     return torch.bfloat16 if fast else torch.float32
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """ "fp32" or "bf16", as options and reports name what ``compute_dtype`` decided."""
+    return next(name for name, named in NAMES.items() if named == dtype)
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ancestral.evaluation import Ruler, evaluate
 from ancestral.runs import RunFolder, load_run, measure_samples
+from ancestral.samplers import SAMPLERS
 from commands import Answer, call, finished, start, wait_for
 from tiny import images
 
@@ -42,6 +44,7 @@ OBJECT = {
 MORE = {
     *("parameters", "latent_dims", "train_images_per_second", "sample_images_per_second"),
     *("network_calls_per_sample", "sample_distance", "sample_distance_floor", "sample_quality"),
+    "sampler_curve",
 }
 MEASURED = {"seconds", "train_images_per_second", "sample_images_per_second"}
 """What differs from call to call."""
@@ -62,6 +65,8 @@ def lasting(out: Path, *, without: str = "") -> dict[str, Any]:
     for one in found["models"].values():
         for name in MEASURED:
             del one[name]
+        for point in (one["sampler_curve"] or {"points": []})["points"]:
+            del point["seconds"]
     return found
 
 
@@ -124,6 +129,22 @@ def test_sample_distances(compared):
     assert "ddpm: ancestral, all levels" in note
 
 
+def test_the_curve_of_samplers(compared):
+    out, answer = compared
+    found = {kind: one["sampler_curve"] for kind, one in figures(out)["models"].items()}
+    assert found["vae"] is found["hvae"] is None
+    points = found["ddpm"]["points"]
+    assert {one["sampler"] for one in points} == set(SAMPLERS)
+    # At 5, 10 and, as there are no 20 levels, 12 network calls; all beside the floor of the others.
+    assert [one["network_calls"] for one in points] == [5, 10, 12] * 4 + [5, 9, 11]
+    measured = figures(out)["models"]["ddpm"]["sample_quality"]
+    assert points[2]["distance"] == measured["distance"]
+    assert found["ddpm"]["floor"] == measured["floor"]
+    with Image.open(out / "curve.png") as image:
+        assert image.format == "PNG"
+    assert f"written: {out / 'curve.png'}" in answer.err
+
+
 def test_without_sample_distances(data, tmp_path):
     """None asked for, and too few data for one."""
     for source, option in ((data["images"], ("--quality", 0)), (str(tmp_path / "few.npy"), ())):
@@ -136,6 +157,9 @@ def test_without_sample_distances(data, tmp_path):
         assert one["sample_distance"] is one["sample_distance_floor"] is one["sample_quality"] is None
         assert "Sample distance –" in " ".join(answer.out.translate(str.maketrans("│┃", "  ")).split())
         assert "Fréchet" not in answer.out
+        assert one["sampler_curve"] is None
+        assert "curve.png" not in answer.err
+        assert not (out / "curve.png").exists()
 
 
 def test_the_folder(compared):
@@ -146,6 +170,7 @@ def test_the_folder(compared):
         "hvae",
         "ddpm",
         "samples.png",
+        "curve.png",
         "comparison.json",
     } | pictures
     for kind in ("vae", "hvae", "ddpm"):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from ancestral.cli.evaluate import Evaluate
 from ancestral.evaluation import Ruler, evaluate
 from ancestral.runs import load_run
+from ancestral.samplers import SAMPLERS
 from commands import call
 from tiny import blobs, images
 
@@ -173,6 +176,8 @@ def test_binarised_data_are_evaluated_as_bits(data, tmp_path):
         ("hvae", ("--final", "draw"), 2),
         ("ddpm", (), 12),
         ("ddpm", ("--steps", 5), 5),
+        ("ddpm", ("--sampler", "dpm++2m", "--steps", 5), 5),
+        ("ddpm", ("--sampler", "heun", "--steps", 5), 9),
     ],
     ids=str,
 )
@@ -180,12 +185,14 @@ def test_the_samples_measured_are_those_of_the_command_sample(kind, options, tak
     run, out = runs[f"{kind} on images"], tmp_path / "samples.npz"
     assert call("sample", run, "--n", 9, "--seed", 3, "--out", out, "--device", "cpu", *options).status == 0
     samples = torch.from_numpy(np.load(out)["samples"])[:, None]
-    named = [f"--quality-{name.removeprefix('--')}" if i == 0 else name for i, name in enumerate(options)]
+    named = [str(option).replace("--", "--quality-") for option in options]
     found = answered(run, "--quality", 9, "--seed", 3, *named)
     assert found.keys() == KEYS | {"sample_quality"}
     quality = found["sample_quality"]
     assert quality["network_calls_per_sample"] == taken
-    assert quality["sampler"] == ("ancestral, 5 of 12 levels" if taken == 5 else "ancestral, all levels")
+    assert quality["sampler"] == (options[1] if "--sampler" in options else "ancestral")
+    assert quality["steps"] == (5 if "--steps" in options else taken)
+    assert quality["precision"] in ("fp32", "bf16")
     assert quality["final"] == ("draw" if "draw" in options else "mean")
     expected = Ruler.of(images(), n=9).measure(samples).json()
     assert {name: quality[name] for name in expected} == expected
@@ -213,7 +220,12 @@ def test_features_and_the_table_of_sample_quality(runs):
         ("vae", ("--quality", -1), "quality is -1"),
         ("vae", ("--quality-features", "pixels"), "quality is 0; say --quality N as well"),
         ("vae", ("--quality-steps", 3), "quality is 0; say --quality N as well"),
-        ("vae", ("--quality", 9, "--quality-steps", 3), "steps is 3, for a ddpm, and this is a VAE"),
+        ("vae", ("--quality-sampler", "ddim"), "quality is 0; say --quality N as well"),
+        ("ddpm", ("--sampler-curve", "a.png", "--quality-steps", 3), "quality is 0; say --quality N"),
+        ("ddpm", ("--sampler-curve", "a.pdf"), "--sampler-curve is a.pdf; it must end in .png"),
+        ("vae", ("--sampler-curve", "a.png"), "a curve of samplers is for a ddpm, and this is a VAE"),
+        ("vae", ("--quality", 9, "--quality-steps", 3), "3 steps for a VAE: only a DDPM has levels"),
+        ("vae", ("--quality", 9, "--quality-sampler", "ddim"), "sampler ddim for a VAE: only a DDPM has"),
         ("ddpm", ("--quality", 9, "--quality-steps", 13), "steps is 13; it must be from 1 to 12"),
         ("vae", ("--quality", 9, "--quality-features", "classifier"), "the training data have no labels"),
     ],
@@ -224,3 +236,35 @@ def test_mistakes_about_sample_quality_are_told_before_any_work(kind, options, m
     answer = call("evaluate", runs[f"{kind} on images"], *options)
     assert (answer.status, answer.out) == (2, "")
     assert message in answer.message
+
+
+def test_the_curve_of_samplers(runs, tmp_path):
+    run, out = runs["ddpm on images"], tmp_path / "new" / "curve.png"
+    found = answered(run, "--sampler-curve", out, "--quality", 9, "--seed", 3, "--quality-final", "draw")
+    assert found.keys() == KEYS | {"sample_quality", "sampler_curve"}
+    curve = found["sampler_curve"]
+    assert (curve["n"], curve["final"], curve["features"]) == (9, "draw", "components")
+    assert curve["floor"] == found["sample_quality"]["floor"]
+    told = [(one["sampler"], one["steps"], one["network_calls"]) for one in curve["points"]]
+    # Of 12 levels, so that 20 and 50 calls are 12; heun's steps take two, but the last.
+    assert told == [
+        *((name, n, n) for name in ("ancestral", "ddim", "dpm++2m", "dpm++2m-sde") for n in (5, 10, 12)),
+        *(("heun", 3, 5), ("heun", 5, 9), ("heun", 6, 11)),
+    ]
+    # The ancestral sampler of all levels is the one that is measured by default.
+    assert curve["points"][2]["distance"] == found["sample_quality"]["distance"]
+    with Image.open(out) as image:
+        assert image.format == "PNG"
+    # Without a number it is of as many as there are, up to 500; a person sees the table.
+    answer = call("evaluate", run, "--sampler-curve", out, "--device", "cpu")
+    assert answer.status == 0
+    assert f"written: {out}" in answer.err
+    lines = [" ".join(line.split()) for line in answer.out.splitlines()]
+    assert "sampler steps network calls Fréchet distance kernel distance precision recall" in lines
+    assert sum(line.startswith("dpm++2m-sde ") for line in lines) == 3
+    assert lines[-1].startswith("floor – – ")
+    assert "samples 9" not in " ".join(lines)
+
+
+def test_the_samplers_offered_are_those_there_are():
+    assert get_args(get_type_hints(Evaluate)["quality_sampler"]) == SAMPLERS

@@ -19,6 +19,7 @@ from ancestral.samplers import SAMPLERS, SPACINGS
 from commands import call
 
 KINDS = ("vae", "hvae", "ddpm")
+FP32 = ("--precision", "fp32")
 
 
 def drawn(run: Path, out: Path, *options: object) -> dict[str, np.ndarray]:
@@ -72,7 +73,7 @@ def test_the_seed_decides(kind, source, suffix, runs, tmp_path):
 def test_a_sample_is_the_models(runs, tmp_path):
     """As in Python, from the seed on: the same draw."""
     run = runs["hvae on images"]
-    ours = drawn(run, tmp_path / "a.npz", "--n", 5, "--final", "draw", "--seed", 9)["samples"]
+    ours = drawn(run, tmp_path / "a.npz", "--n", 5, "--final", "draw", "--seed", 9, *FP32)["samples"]
     chain = load_run(run)
     reseed(torch.device("cpu"), 9, 0)
     assert np.array_equal(ours, chain.sample(5)[:, 0].numpy())
@@ -190,13 +191,29 @@ def test_eta_adds_noise_on_the_way(runs, tmp_path):
     assert not np.allclose(without, much)
 
 
-@pytest.mark.parametrize("option", [("--steps", 3), ("--trajectory",), ("--sampler", "ddim")])
+@pytest.mark.parametrize(
+    "option", [("--steps", 3), ("--trajectory",), ("--sampler", "ddim"), ("--compile", "on")]
+)
 @pytest.mark.parametrize("kind", ["vae", "hvae"])
 def test_what_only_a_ddpm_has_is_refused(kind, option, runs, tmp_path):
     answer = call("sample", runs[f"{kind} on images"], "--out", tmp_path / "a.png", *option)
     assert answer.status == 2
     assert f"{option[0]} is for a ddpm" in answer.message
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_networks_compute_in_the_precision_asked_for(kind, runs, tmp_path):
+    """Samples are near one another in the units of 17 grey levels, and fp32 is the chain's own."""
+    run, options = runs[f"{kind} on images"], ("--n", 5, "--seed", 2)
+    full, half = (
+        drawn(run, tmp_path / "a.npz", *options, "--precision", name)["samples"] for name in ("fp32", "bf16")
+    )
+    reseed(torch.device("cpu"), 2, 0)
+    assert np.array_equal(full, load_run(run).sample(5, final="mean")[:, 0].numpy())
+    assert not np.array_equal(full, half)
+    assert full.dtype == half.dtype
+    assert np.abs(full - half).mean() < 0.1
 
 
 def test_samples_can_be_trained_on(runs, tmp_path):

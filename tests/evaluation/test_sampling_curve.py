@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ancestral.data.raw import Raw
 from ancestral.data.sources import assemble
-from ancestral.evaluation import Ruler, SamplerCurve, sampler_curve, save_curve
+from ancestral.evaluation import Ruler, SamplerCurve, sampler_curve, sampling_curve, save_curve
 
 N = 100
 CALLS = {"euler": 1, "heun": 2}
@@ -34,7 +34,7 @@ def draw(sampler: str, steps: int) -> tuple[Tensor, int]:
 
 @pytest.fixture(scope="module")
 def curve(ruler) -> SamplerCurve:
-    return sampler_curve(draw, ruler, samplers=["euler", "heun"], steps=[8, 1, 2])
+    return sampler_curve(draw, ruler, steps={"euler": [8, 1, 2], "heun": [4, 2]})
 
 
 def test_the_points_are_what_was_drawn(curve, ruler):
@@ -42,7 +42,7 @@ def test_the_points_are_what_was_drawn(curve, ruler):
     told = [(point.sampler, point.steps, point.network_calls) for point in curve.points]
     assert told == [
         *(("euler", 8, 8), ("euler", 1, 1), ("euler", 2, 2)),
-        *(("heun", 8, 16), ("heun", 1, 2), ("heun", 2, 4)),
+        *(("heun", 4, 8), ("heun", 2, 4)),
     ]
     for point in curve.points:
         assert point.quality == ruler.measure(draw(point.sampler, point.steps)[0])
@@ -109,8 +109,12 @@ def test_the_plot_has_a_line_per_sampler_and_the_floor(figure, curve, ruler, tmp
     (floor,) = [line for line in axes.lines if line.get_label() == "floor"]
     assert set(floor.get_ydata()) == {value(ruler.floor)}
     assert axes.get_xscale() == "log"
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "4", "8", "16"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["8", "4", "2", "1"]
     assert axes.get_yscale() == ("log" if figure == "frechet" else "linear")
+
+
+def test_numbers_of_calls_that_would_overlap_are_not_all_written():
+    assert sampling_curve._ticks({5, 9, 10, 19, 20, 49, 50}) == [50, 20, 10, 5]
 
 
 def test_the_same_curve_is_the_same_file_written_whole(curve, tmp_path, monkeypatch):
@@ -131,14 +135,13 @@ def test_the_same_curve_is_the_same_file_written_whole(curve, tmp_path, monkeypa
 
 
 def test_mistakes(curve, ruler, tmp_path):
-    with pytest.raises(ValueError, match=r"samplers is \[\] and steps is \[1\]; name at least one of each"):
-        sampler_curve(draw, ruler, samplers=[], steps=[1])
-    with pytest.raises(ValueError, match=r"steps is \[\]"):
-        sampler_curve(draw, ruler, samplers=["euler"], steps=[])
+    for steps in ({}, {"euler": []}, {"euler": [1], "heun": []}):
+        with pytest.raises(ValueError, match=r"steps is {.*}; name at least one sampler, and a number"):
+            sampler_curve(draw, ruler, steps=steps)
     with pytest.raises(ValueError, match="steps is 0; it must be at least 1"):
-        sampler_curve(draw, ruler, samplers=["euler"], steps=[4, 0])
+        sampler_curve(draw, ruler, steps={"euler": [4, 0]})
     with pytest.raises(ValueError, match="99 samples for a ruler of 100"):
-        sampler_curve(lambda *of: (draw(*of)[0][1:], 1), ruler, samplers=["euler"], steps=[1])
+        sampler_curve(lambda *of: (draw(*of)[0][1:], 1), ruler, steps={"euler": [1]})
     with pytest.raises(ValueError, match="figure is 'fid'; it must be one of frechet"):
         save_curve(tmp_path / "curve.png", curve, figure="fid")
     assert not list(tmp_path.iterdir())

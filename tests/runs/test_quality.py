@@ -7,8 +7,11 @@ import torch
 
 from ancestral.config import DDPMConfig
 from ancestral.evaluation import Ruler
+from ancestral.precision import compute_dtype, name_of
+from ancestral.randomness import reseed
 from ancestral.runs import measure_samples
-from ancestral.runs.quality import check_count, levels_taken
+from ancestral.runs.quality import check_count
+from ancestral.samplers import SAMPLERS, Sampler, draw
 from tiny import MODELS, built, images, vectors
 from toys import Affine, Joint, TopDownGaussian, spd
 
@@ -16,6 +19,10 @@ from toys import Affine, Joint, TopDownGaussian, spd
 @pytest.fixture(scope="module")
 def ruler() -> Ruler:
     return Ruler.of(images(120), n=20)
+
+
+def precision_of(chain) -> str:
+    return name_of(compute_dtype("auto", torch.device("cpu"), chain))
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -33,23 +40,44 @@ def test_a_measurement_is_a_function_of_the_seed(kind, ruler):
     assert measure_samples(chain, ruler, seed=3).quality.sample != first.quality.sample
     assert measure_samples(chain, ruler, seed=2, final="draw").quality.sample != first.quality.sample
     assert first.quality.floor == ruler.floor
-    assert (first.network_calls, first.sampler) == (chain.T, "ancestral, all levels")
+    assert (first.sampler, first.steps, first.network_calls) == ("ancestral", chain.T, chain.T)
+    assert (first.words, first.precision) == ("ancestral, all levels", precision_of(chain))
 
 
 def test_a_ddpm_of_many_levels_takes_fifty_unless_told(ruler):
     chain = built(DDPMConfig(T=60, channels=(4,), blocks=1, attention=()), images(120))
     calls = []
     chain.network.register_forward_hook(lambda *_: calls.append(1))
-    for steps, taken in ((None, 50), (7, 7), (60, 60)):
+    every = "ancestral, all levels"
+    for sampler, taken, words in (
+        (None, 50, "ancestral, 50 of 60 levels"),
+        (Sampler(steps=7), 7, "ancestral, 7 of 60 levels"),
+        (Sampler(steps=60), 60, every),
+        (Sampler(), 60, every),
+    ):
         calls.clear()
-        found = measure_samples(chain, ruler, steps=steps)
-        assert found.network_calls == len(calls) == taken
-        assert found.sampler == (
-            "ancestral, all levels" if taken == 60 else f"ancestral, {taken} of 60 levels"
-        )
-    for steps in (0, 61):
-        with pytest.raises(ValueError, match=f"steps is {steps}; it must be from 1 to 60"):
-            levels_taken(chain, steps)
+        found = measure_samples(chain, ruler, sampler=sampler)
+        assert found.steps == found.network_calls == len(calls) == taken
+        assert found.words == words
+    with pytest.raises(ValueError, match="steps is 61; it must be from 1 to 60"):
+        measure_samples(chain, ruler, sampler=Sampler(steps=61))
+
+
+@pytest.mark.parametrize("name", SAMPLERS[1:])
+def test_any_sampler_is_measured(name, ruler):
+    """Its samples are those of ``draw``, batch by batch from the same seeds."""
+    chain = built(MODELS["ddpm"], images(120)).eval()
+    with torch.no_grad():
+        for parameter in chain.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    sampler, calls = Sampler(name, 4), []
+    chain.network.register_forward_hook(lambda *_: calls.append(1))
+    found = measure_samples(chain, ruler, sampler=sampler, final="draw", seed=3)
+    assert found.network_calls == len(calls) == (7 if name == "heun" else 4)
+    assert (found.sampler, found.steps, found.final) == (name, 4, "draw")
+    assert found.words == f"{name}, 4 steps" + (" (7 network calls)" if name == "heun" else "")
+    reseed(torch.device("cpu"), 3, 0)
+    assert found.quality == ruler.measure(draw(chain, ruler.n, sampler=sampler))
 
 
 def test_a_chain_of_ones_own_is_measured_at_its_floor():
@@ -68,8 +96,8 @@ def test_a_chain_of_ones_own_is_measured_at_its_floor():
     found = measure_samples(chain, made, final="draw").quality
     assert found.sample.frechet < 4.0 * made.floor.frechet
     assert abs(found.sample.kernel.mean) < 5.0 * found.sample.kernel.stderr
-    with pytest.raises(ValueError, match="steps is 3, for a ddpm, and this is a TopDownGaussian"):
-        measure_samples(chain, made, steps=3)
+    with pytest.raises(ValueError, match="3 steps for a TopDownGaussian: only a DDPM has levels"):
+        measure_samples(chain, made, sampler=Sampler(steps=3))
 
 
 @pytest.mark.parametrize("count", [-1, 1, 7, True, 9.0])

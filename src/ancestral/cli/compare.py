@@ -36,7 +36,8 @@ class Compare(DataOptions):
     """Draws per example for log p(x) of the vae and hvae; 0 for none."""
     quality: int = 500
     """How many samples of each model to measure against as many test examples (fewer where the data are
-    fewer; a ddpm's from 50 of its levels); 0 for none."""
+    fewer; a ddpm's from 50 of its levels, and from each sampler at 5, 10 and 20 network calls for
+    curve.png); 0 for none."""
     json: Flag = False
     """Print comparison.json on standard output in place of the table."""
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
@@ -83,7 +84,9 @@ def run(arguments: list[str]) -> None:
         print(json.dumps(json.loads((options.out / "comparison.json").read_text(encoding="utf-8"))))
     else:
         _print_table(compared)
-        for name in ("samples.png", "comparison.json"):
+        for name in ("samples.png", "curve.png", "comparison.json"):
+            if name == "curve.png" and not any(part.figures["sampler_curve"] for part in compared):
+                continue
             print(f"written: {options.out / name}", file=sys.stderr)
 
 

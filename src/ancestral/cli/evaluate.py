@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,9 @@ import tyro
 
 from ancestral.cli.options import AllLevels, Flag, parse
 from ancestral.config import Device
+
+_CURVE = 500
+"""The samples of a curve whose number is not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +39,15 @@ class Evaluate:
     the data are fewer); 0 for none."""
     quality_features: Literal["auto", "pixels", "components", "classifier"] = "auto"
     """The features they are measured in; auto is the classifier where there are labels, else components."""
+    quality_sampler: Literal["ancestral", "ddim", "dpm++2m", "dpm++2m-sde", "heun"] = "ancestral"
+    """ddpm: the sampler they are drawn with."""
     quality_steps: int | None = None
-    """ddpm: the number of levels the samples take; by default at most 50."""
+    """ddpm: the number of steps the samples take; by default at most 50."""
     quality_final: Literal["mean", "draw"] = "mean"
     """How the samples end: the mean of p(x|z_1), or a draw from it."""
+    sampler_curve: Path | None = None
+    """ddpm: a .png for a plot of the sample distance of every sampler at 5, 10, 20 and 50 network calls
+    (422 calls for a sample, in all), of --quality N samples each, or 500."""
     data: str | None = None
     """Where the data are now, if they moved."""
     batch_size: int = 500
@@ -51,9 +60,12 @@ class Evaluate:
     """Print one JSON object on standard output, and nothing else there."""
 
     def __post_init__(self) -> None:
-        chosen = (self.quality_features, self.quality_steps, self.quality_final)
-        if self.quality == 0 and chosen != ("auto", None, "mean"):
+        of_samples = (self.quality_sampler, self.quality_steps) != ("ancestral", None)
+        of_both = (self.quality_features, self.quality_final) != ("auto", "mean")
+        if self.quality == 0 and (of_samples or (of_both and self.sampler_curve is None)):
             raise ValueError("an option --quality-… is given and quality is 0; say --quality N as well.")
+        if self.sampler_curve is not None and self.sampler_curve.suffix != ".png":
+            raise ValueError(f"--sampler-curve is {self.sampler_curve}; it must end in .png.")
 
 
 def run(arguments: list[str]) -> None:
@@ -63,7 +75,7 @@ def run(arguments: list[str]) -> None:
     from ancestral.cli.progress import example_progress
     from ancestral.data import load_data
     from ancestral.evaluation import default_levels, evaluate
-    from ancestral.runs import RunFolder, load_run, measure_samples, pick_device
+    from ancestral.runs import RunFolder, load_run, pick_device
 
     folder = RunFolder.open(options.run)
     config = folder.config
@@ -93,23 +105,56 @@ def run(arguments: list[str]) -> None:
             progress=progress,
         )
     answer = {"model": folder.name, "data": source, "split": options.split, **result.json()}
+    lines: list[str] = []
     if ruler is not None:
-        answer["sample_quality"] = measure_samples(
-            chain, ruler, steps=options.quality_steps, final=options.quality_final, seed=options.seed
-        ).json()
-    print(json.dumps(answer) if options.json else _table(answer, result, chain.T))
+        found, lines = _samples(chain, ruler, options)
+        answer |= found
+    print(json.dumps(answer) if options.json else "\n".join([_table(answer, result, chain.T), *lines]))
 
 
 def _ruler(chain: Any, data: Any, options: Evaluate) -> Any:
     """What samples are measured with, or None. Options that do not fit are refused here, before any work."""
-    if options.quality == 0:
+    if options.quality == 0 and options.sampler_curve is None:
         return None
     from ancestral.evaluation import Ruler
-    from ancestral.runs.quality import check_count, levels_taken
+    from ancestral.runs.curve import check_ddpm
+    from ancestral.runs.quality import check_count
 
     check_count(options.quality)
-    levels_taken(chain, options.quality_steps)
-    return Ruler.of(data, n=options.quality, features=options.quality_features)
+    _sampler(chain, options).check(chain)
+    if options.sampler_curve is not None:
+        check_ddpm(chain)
+    return Ruler.of(data, n=options.quality or _CURVE, features=options.quality_features)
+
+
+def _sampler(chain: Any, options: Evaluate) -> Any:
+    from ancestral.runs.quality import default_sampler
+    from ancestral.samplers import Sampler
+
+    if options.quality_sampler == "ancestral" and options.quality_steps is None:
+        return default_sampler(chain)
+    return Sampler(options.quality_sampler, options.quality_steps)
+
+
+def _samples(chain: Any, ruler: Any, options: Evaluate) -> tuple[dict[str, Any], list[str]]:
+    """What is found of the samples, and the same for a person."""
+    from ancestral.evaluation import save_curve
+    from ancestral.runs import measure_samplers, measure_samples
+
+    found: dict[str, Any] = {}
+    lines: list[str] = []
+    final, seed = options.quality_final, options.seed
+    if options.quality:
+        measured = measure_samples(chain, ruler, sampler=_sampler(chain, options), final=final, seed=seed)
+        found["sample_quality"] = measured.json()
+        lines += _quality_lines(measured)
+    if options.sampler_curve is not None:
+        compared = measure_samplers(chain, ruler, final=final, seed=seed)
+        save_curve(options.sampler_curve, compared.curve)
+        print(f"written: {options.sampler_curve}", file=sys.stderr)
+        found["sampler_curve"] = compared.json()
+        lines += _columns(compared.curve.table())
+    return found, lines
 
 
 def _table(answer: dict[str, Any], result: Any, T: int) -> str:
@@ -135,16 +180,15 @@ def _table(answer: dict[str, Any], result: Any, T: int) -> str:
         )
     calls = f"{result.network_calls_per_image} generative steps per example"
     lines.append(f"  cost            {calls}, {result.seconds:.1f} s")
-    return "\n".join([*lines, *_quality_lines(answer.get("sample_quality"))])
+    return "\n".join(lines)
 
 
-def _quality_lines(quality: dict[str, Any] | None) -> list[str]:
+def _quality_lines(measured: Any) -> list[str]:
     """The distances of the samples, beside their floor."""
-    if quality is None:
-        return []
+    quality = measured.json()
     found, floor = quality["distance"], quality["floor"]
     accuracy = "" if quality["accuracy"] is None else f", {quality['accuracy']:.1%} right on others"
-    head = f"  samples         {quality['n']} ({quality['sampler']}; {quality['final']}) against as many test"
+    head = f"  samples         {quality['n']} ({measured.words}; {quality['final']}) against as many test"
     return [
         f"{head} examples; floor: as many training examples",
         f"  features        {quality['description']}{accuracy}",
@@ -152,6 +196,15 @@ def _quality_lines(quality: dict[str, Any] | None) -> list[str]:
         f"  kernel          {_with_error(found['kernel'])}  (floor {_with_error(floor['kernel']).strip()})",
         f"  precision       {found['precision']:12.4f}  (floor {floor['precision']:.4f})",
         f"  recall          {found['recall']:12.4f}  (floor {floor['recall']:.4f})",
+    ]
+
+
+def _columns(table: list[list[str]]) -> list[str]:
+    """Rows of text, in columns."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  " + "  ".join(entry.ljust(width) for entry, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import tyro
 
 from ancestral import checks
 from ancestral.cli.options import Flag, parse
-from ancestral.config import Device
+from ancestral.config import Compile, Device, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,10 @@ class Sample:
     """ddpm: the states on the way from noise to sample, in ten columns."""
     batch_size: int = 256
     """Samples drawn at once."""
+    precision: Precision = "auto"
+    """Of the networks: auto is bf16 where the hardware is faster in it. Laws and states are fp32."""
+    compile: Compile = "auto"
+    """ddpm: compile the network; auto does so on a GPU where it is called some thousands of times."""
     device: Device = "auto"
     """auto takes a GPU where there is one."""
 
@@ -63,9 +68,14 @@ def run(arguments: list[str]) -> None:
 
     sampler = Sampler(options.sampler, options.steps, options.eta, options.spacing)
     chain = load_run(options.run).to(pick_device(options.device))
-    if not isinstance(chain, DDPM) and (sampler != Sampler() or options.trajectory):
-        given = {"--sampler": options.sampler != "ancestral", "--steps": options.steps is not None}
-        name = next((name for name, here in given.items() if here), "--trajectory")
+    given = {
+        "--sampler": options.sampler != "ancestral",
+        "--steps": options.steps is not None,
+        "--trajectory": options.trajectory,
+        "--compile": options.compile == "on",
+    }
+    name = next((name for name, here in given.items() if here), None)
+    if name is not None and not isinstance(chain, DDPM):
         raise ValueError(
             f"{name} is for a ddpm, and {options.run} is a {type(chain).__name__}. Leave it out."
         )
@@ -82,21 +92,23 @@ def _draw(chain: Any, options: Sample, sampler: Any) -> tuple[list[int], list[An
     from ancestral.cli.progress import example_progress
     from ancestral.diffusion import DDPM
     from ancestral.randomness import own_randomness, reseed
-    from ancestral.samplers import trajectory
+    from ancestral.samplers import batch, computing, trajectory
 
     n = options.n or (8 if options.trajectory else 64)
     device = next(chain.parameters()).device
     frames = 10 if options.trajectory else 1
+    calls = sampler.calls(chain) * math.ceil(n / options.batch_size)
+    computed = computing(chain, calls=calls, precision=options.precision, compile=options.compile)
     batches: list[list[Any]] = []
     levels = [0]
-    with example_progress("sampling") as progress, own_randomness(device):
+    with example_progress("sampling") as progress, own_randomness(device), computed:
         for first in range(0, n, options.batch_size):
             reseed(device, options.seed, first)
             count = min(options.batch_size, n - first)
             if isinstance(chain, DDPM):
                 levels, states = trajectory(chain, count, sampler=sampler, final=options.final, frames=frames)
             else:
-                states = [chain.sample(count, final=options.final)]
+                states = [batch(chain, count, final=options.final)]
             batches.append([state.cpu() for state in states])
             progress(first + count, n)
     return levels, [torch.cat(parts) for parts in zip(*batches, strict=True)]

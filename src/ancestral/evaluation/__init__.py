@@ -1,6 +1,6 @@
 """Evaluation: bounds with error bars, distances of samples beside their floor, and pictures.
 
-Always fp32 or better, never in training mode.
+Bounds are always in fp32 or better; nothing is evaluated in training mode.
 """
 
 from ancestral.evaluation.bounds import Estimate, Evaluation, default_levels, evaluate, log_likelihood

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,28 +82,28 @@ class SamplerCurve:
         return [heads, *rows, ["floor", "–", "–", *_entries(self.ruler.floor)]]
 
 
-def sampler_curve(draw: Draw, ruler: Ruler, *, samplers: Sequence[str], steps: Sequence[int]) -> SamplerCurve:
-    """Measure ``draw(sampler, steps)`` for each of the ``samplers`` at each number of ``steps``.
+def sampler_curve(draw: Draw, ruler: Ruler, *, steps: Mapping[str, Sequence[int]]) -> SamplerCurve:
+    """Measure ``draw(sampler, count)`` for each sampler and each of its numbers of ``steps``.
 
     Which random numbers ``draw`` uses is its own matter: with the same ones for all, the points differ by
-    the sampler alone. ``ValueError`` for an empty list, a number of steps below 1, or samples that the
-    ruler refuses.
+    the sampler alone. ``ValueError`` without a sampler or without steps for one, a number of steps below 1,
+    or samples that the ruler refuses.
     """
-    if not samplers or not steps:
+    if not steps or not all(steps.values()):
         raise ValueError(
-            f"samplers is {list(samplers)} and steps is {list(steps)}; name at least one of each."
+            f"steps is {dict(steps)}; name at least one sampler, and a number of steps for each."
         )
-    for count in steps:
+    wanted = [(sampler, count) for sampler, counts in steps.items() for count in counts]
+    for _, count in wanted:
         checks.integer("steps", count, low=1)
     points = []
-    for sampler in samplers:
-        for count in steps:
-            start = time.perf_counter()
-            samples, calls = draw(sampler, count)
-            # Copying to the host waits for the device.
-            samples = samples.cpu()
-            seconds = time.perf_counter() - start
-            points.append(CurvePoint(sampler, count, calls, seconds, ruler.measure(samples)))
+    for sampler, count in wanted:
+        start = time.perf_counter()
+        samples, calls = draw(sampler, count)
+        # Copying to the host waits for the device.
+        samples = samples.cpu()
+        seconds = time.perf_counter() - start
+        points.append(CurvePoint(sampler, count, calls, seconds, ruler.measure(samples)))
     return SamplerCurve(points)
 
 
@@ -130,7 +130,7 @@ def save_curve(path: Path, curve: SamplerCurve, *, figure: str = "frechet") -> N
         )
     axes.axhline(_value(curve.ruler.floor, figure), color="gray", linestyle="--", label="floor")
     axes.set_xscale("log")
-    calls = sorted({point.network_calls for point in curve.points})
+    calls = _ticks({point.network_calls for point in curve.points})
     axes.set_xticks(calls, [str(count) for count in calls])
     axes.set_xticks([], minor=True)
     # A floor of 0 has no logarithm.
@@ -141,6 +141,15 @@ def save_curve(path: Path, curve: SamplerCurve, *, figure: str = "frechet") -> N
     axes.set_title(f"{curve.ruler.features}, n = {curve.ruler.n}", fontsize=9)
     axes.legend(fontsize=8)
     save_figure(path, sheet)
+
+
+def _ticks(calls: set[int]) -> list[int]:
+    """From the most down, those that are far enough from one another to be written side by side."""
+    kept: list[int] = []
+    for count in sorted(calls, reverse=True):
+        if not kept or count <= 0.85 * kept[-1]:
+            kept.append(count)
+    return kept
 
 
 def _value(distances: Distances, figure: str) -> float:

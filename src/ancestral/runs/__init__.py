@@ -1,16 +1,19 @@
 """Runs: training into a folder that can be resumed, moved, evaluated and sampled from."""
 
+from ancestral.runs.curve import MeasuredCurve, measure_samplers
 from ancestral.runs.fitting import Fitted, RunDiverged, fit, pick_device, resume_run, train_run
 from ancestral.runs.folder import RunFolder, load_run
 from ancestral.runs.quality import MeasuredSamples, measure_samples
 
 __all__ = [
     "Fitted",
+    "MeasuredCurve",
     "MeasuredSamples",
     "RunDiverged",
     "RunFolder",
     "fit",
     "load_run",
+    "measure_samplers",
     "measure_samples",
     "pick_device",
     "resume_run",

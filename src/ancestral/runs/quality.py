@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ancestral import checks
 from ancestral.chain import Chain
 from ancestral.diffusion import DDPM
 from ancestral.evaluation.bounds import evaluation_mode
 from ancestral.evaluation.quality import LEAST, Quality, Ruler, drawn
+from ancestral.precision import name_of
+from ancestral.samplers import Sampler, batch, computing
+from ancestral.samplers.engine import device_of
 
 STEPS = 50
 """The levels a DDPM's samples take by default: as in ``DDPM.preview``, for the cost's sake."""
@@ -29,63 +31,78 @@ class MeasuredSamples:
     """A distance with the sampler it is of."""
 
     sampler: str
-    """In words: how many of the levels were walked, and how the walk ended."""
+    """Its name."""
+    steps: int
+    """The steps it took."""
     network_calls: int
-    """Generative steps p(z_{t−1}|z_t) computed for one sample."""
+    """Network calls (generative steps, for a VAE) computed for one sample."""
+    words: str
+    """The sampler in words."""
     final: str
-    """Whether the last step is the mean of p(x|z_1) or a draw from it."""
+    """Whether samples end as the mean of p(x|z_1) or a draw from it."""
+    precision: str
+    """What the networks computed in: "fp32" or "bf16"."""
     quality: Quality
 
     def json(self) -> dict[str, Any]:
         """As in the commands' JSON."""
         return {
             "sampler": self.sampler,
+            "steps": self.steps,
             "network_calls_per_sample": self.network_calls,
             "final": self.final,
+            "precision": self.precision,
             **self.quality.json(),
         }
 
 
-def levels_taken(chain: Chain, steps: int | None) -> int:
-    """How many levels one sample takes: all, or for a DDPM ``steps`` of them (at most 50 when left out).
-
-    ``ValueError`` for steps above T, or for another chain, which has no fewer than all.
-    """
-    if isinstance(chain, DDPM):
-        taken = min(chain.T, STEPS) if steps is None else steps
-        checks.integer("steps", taken, low=1, high=chain.T)
-        return taken
-    if steps is not None:
-        raise ValueError(f"steps is {steps}, for a ddpm, and this is a {type(chain).__name__}. Leave it out.")
-    return chain.T
+def default_sampler(chain: Chain) -> Sampler:
+    """The ancestral one; a DDPM's over at most ``STEPS`` of its levels."""
+    return Sampler(steps=min(chain.T, STEPS)) if isinstance(chain, DDPM) else Sampler()
 
 
-@torch.no_grad()
 def measure_samples(
     chain: Chain,
     ruler: Ruler,
     *,
-    steps: int | None = None,
+    sampler: Sampler | None = None,
     final: str = "mean",
     seed: int = 0,
     batch_size: int = 256,
+    precision: str = "auto",
 ) -> MeasuredSamples:
-    """The distance of ancestral samples of ``chain``, as many as the ruler has examples.
+    """The distance of samples of ``chain``, as many as the ruler has examples, and the sampler it is of.
 
-    A DDPM takes ``steps`` of its levels (``levels_taken``), and the distance is then that sampler's and not
-    that of all T. ``final`` is as in ``Chain.sample``: "mean" is what ``ancestral sample`` draws unless told
-    otherwise, and with equal seed, steps and batch size these are the same samples; "draw" gives samples of
-    the model that the ELBO is of. The caller's random state is left as it was.
+    ``sampler`` is ``default_sampler`` when left out. ``final`` is as in ``samplers.draw``: "mean" is what
+    ``ancestral sample`` draws unless told otherwise, and with equal seed, sampler, precision and batch size
+    these are the same samples; "draw" with ``Sampler()`` gives samples of the model that the ELBO is of. The
+    caller's random state is left as it was.
     """
-    taken = levels_taken(chain, steps)
+    sampler = default_sampler(chain) if sampler is None else sampler
+    calls = sampler.calls(chain)
+    device = device_of(chain)
 
     def sample(n: int) -> Tensor:
-        if isinstance(chain, DDPM):
-            return chain.sample(n, final=final, steps=taken)
-        return chain.sample(n, final=final)
+        return batch(chain, n, sampler=sampler, final=final)
 
-    device = next(chain.parameters()).device
-    with evaluation_mode(chain):
+    batches = math.ceil(ruler.n / batch_size)
+    with evaluation_mode(chain), computing(chain, calls=calls * batches, precision=precision) as dtype:
         samples = drawn(sample, ruler.n, device=device, seed=seed, batch_size=batch_size)
-    words = "ancestral, all levels" if taken == chain.T else f"ancestral, {taken} of {chain.T} levels"
-    return MeasuredSamples(words, taken, final, ruler.measure(samples))
+    return MeasuredSamples(
+        sampler.name,
+        sampler.taken(chain),
+        calls,
+        in_words(sampler, chain),
+        final,
+        name_of(dtype),
+        ruler.measure(samples),
+    )
+
+
+def in_words(sampler: Sampler, chain: Chain) -> str:
+    """As "ancestral, 50 of 1000 levels"."""
+    steps = sampler.taken(chain)
+    if sampler.name == "ancestral":
+        return "ancestral, all levels" if steps == chain.T else f"ancestral, {steps} of {chain.T} levels"
+    more = "" if sampler.calls(chain) == steps else f" ({sampler.calls(chain)} network calls)"
+    return f"{sampler.name}, {steps} steps{more}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,7 +12,9 @@ from torch import Tensor
 from ancestral import checks
 from ancestral.chain import Chain
 from ancestral.diffusion import DDPM, Prediction
+from ancestral.distributions import full_precision
 from ancestral.samplers import grids, solvers
+from ancestral.samplers.engine import computing
 from ancestral.samplers.grids import Grid
 from ancestral.schedules import spread
 
@@ -67,7 +70,7 @@ class Sampler:
                 f"{given} for a {type(chain).__name__}: only a DDPM has levels to leave out. Leave it out."
             )
         if self.name == "ancestral":
-            checks.integer("steps", self._steps(chain), low=1, high=chain.T)
+            checks.integer("steps", self.taken(chain), low=1, high=chain.T)
             return
         self._grid(chain)
         if chain.prediction == "mean" and self.name == "heun" and self.spacing == "diffusers":
@@ -79,17 +82,18 @@ class Sampler:
     def calls(self, chain: Chain) -> int:
         """How many network calls one batch takes."""
         self.check(chain)
-        steps = self._steps(chain)
+        steps = self.taken(chain)
         return 2 * steps - 1 if self.name == "heun" else steps
 
-    def _steps(self, chain: Chain) -> int:
+    def taken(self, chain: Chain) -> int:
+        """How many steps it takes: the default's number where ``steps`` is left out."""
         default = chain.T if self.name == "ancestral" else min(chain.T, DEFAULT_STEPS)
         return default if self.steps is None else self.steps
 
     def _grid(self, chain: DDPM) -> Grid:
         theirs = {"ddim": grids.leading, "heun": grids.karras}.get(self.name, grids.linspace)
         make = theirs if self.spacing == "diffusers" else grids.even_in_snr
-        return make(chain.schedule, self._steps(chain))
+        return make(chain.schedule, self.taken(chain))
 
     def _weights(self, grid: Grid) -> solvers.Weights:
         if self.name == "ddim":
@@ -129,7 +133,7 @@ def trajectory(
     checks.integer("n", n, low=1)
     checks.integer("frames", frames, low=1)
     checks.one_of("final", final, ("draw", "mean"))
-    kept = spread(sampler._steps(chain) + 1, frames)
+    kept = spread(sampler.taken(chain) + 1, frames)
     levels, states = [], []
     for index, (t, state) in enumerate(sampler.generate(chain, n)):
         if isinstance(state, Prediction):
@@ -141,29 +145,43 @@ def trajectory(
     return levels, states
 
 
-@torch.no_grad()
 def draw(
-    chain: Chain, n: int, *, sampler: Sampler = ANCESTRAL, final: str = "draw", batch_size: int = 256
+    chain: Chain,
+    n: int,
+    *,
+    sampler: Sampler = ANCESTRAL,
+    final: str = "draw",
+    batch_size: int = 256,
+    precision: str = "auto",
+    compile: str = "auto",
 ) -> Tensor:
     """n examples, (n, *shape), in the data's units, on the CPU: the device holds ``batch_size`` at a time.
 
     ``final="draw"`` ends with a draw of p(x|z_t) at the last level t visited, which is level 1 and the
     chain's p(x|z_1) but with diffusers' spacing; ``final="mean"`` with û, the network's prediction of x, cut
-    to 0 … levels − 1 for integer data (the ancestral sampler ends as ``Chain.sample``). Called under
-    autocast, the network computes in its precision and all else in the chain's own.
+    to 0 … levels − 1 for integer data (the ancestral sampler ends as ``Chain.sample``). ``precision`` and
+    ``compile`` say how the networks compute (``engine.computing``); all else is in the chain's own precision.
     """
     checks.integer("n", n, low=1)
     checks.integer("batch_size", batch_size, low=1)
-    sampler.check(chain)
-    parts = []
-    for first in range(0, n, batch_size):
-        count = min(batch_size, n - first)
-        if isinstance(chain, DDPM):
-            _, states = trajectory(chain, count, sampler=sampler, final=final, frames=1)
-            parts.append(states[-1].cpu())
-        else:
-            parts.append(chain.sample(count, final=final).cpu())
+    calls = sampler.calls(chain) * math.ceil(n / batch_size)
+    with computing(chain, calls=calls, precision=precision, compile=compile):
+        parts = [
+            batch(chain, min(batch_size, n - first), sampler=sampler, final=final).cpu()
+            for first in range(0, n, batch_size)
+        ]
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def batch(chain: Chain, n: int, *, sampler: Sampler = ANCESTRAL, final: str = "draw") -> Tensor:
+    """n examples at once, (n, *shape), on the chain's device, computed as the caller has it: see ``draw``."""
+    if isinstance(chain, DDPM):
+        _, states = trajectory(chain, n, sampler=sampler, final=final, frames=1)
+        return states[-1]
+    sampler.check(chain)
+    # A law of one's own may be in the precision of its network.
+    return full_precision(chain.sample(n, final=final))
 
 
 def _landed(chain: DDPM, predicted: Prediction, final: str) -> Tensor:
