@@ -62,6 +62,8 @@ MODELS: dict[str, dict[str, list[object]]] = {
         "channels": [0, -1],
         "blocks": [0, 1001],
         "attention": [0, -8],
+        "heads": [0, 1025],
+        "patch": [0, 1025],
         "width": [0],
         "dropout": [1],
     },
