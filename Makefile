@@ -8,12 +8,12 @@ BIN := $(VENV)/bin
 # The version is read from __init__.py when the package is installed.
 INSTALL_INPUTS := pyproject.toml constraints.txt src/ancestral/__init__.py
 
-.PHONY: help demo test format bench clean
+.PHONY: help demo test format bench bench-gpu clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.installed-run ## train and compare a VAE, a hierarchical VAE and a DDPM on digits, into runs/digits
 	$(BIN)/ancestral compare --data digits --out runs/digits --steps 600
@@ -30,8 +30,16 @@ format: $(VENV)/.installed-test ## format the code and fix what the linter can
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(BENCH_VENV)/.installed-bench ## time VAE training beside a bare loop and pythae
+# The two that take long or need data of your own are not among them: benchmarks/scaling.py, time_to_distance.py.
+bench: $(BENCH_VENV)/.installed-bench ## time training and sampling beside the peers, into docs/speed.md
 	$(BENCH_VENV)/bin/python benchmarks/vae_training.py
+	$(BENCH_VENV)/bin/python benchmarks/ddpm_training.py
+	$(BENCH_VENV)/bin/python benchmarks/ddpm_sampling.py
+	$(BENCH_VENV)/bin/python benchmarks/table.py
+
+bench-gpu: $(BENCH_VENV)/.installed-bench ## the same on a GPU
+	$(BENCH_VENV)/bin/python benchmarks/gpu.py
+	$(BENCH_VENV)/bin/python benchmarks/table.py
 
 clean: ## remove caches and build outputs; environments and runs stay
 	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,96 +1,92 @@
 """VAE training at 784-200-200-50, batch 100: ``ancestral`` beside a bare PyTorch loop and pythae.
 
-    make bench
+    .venv-bench/bin/python benchmarks/vae_training.py
 
 All three train the same Bernoulli VAE (tanh, the same widths) on the same 20,000 binary images of 784
-pixels, in one process, in rounds taken in turn: ancestral, bare, pythae, ancestral, … The bare loop is
-what one would write by hand: data as floats in memory, Adam, no clipping, no average, nothing checked
-or recorded. pythae is run as its users run it, by its ``BaseTrainer``. Printed and written to
-benchmarks/results/vae_training.json: the median over the rounds of each ratio, and its spread.
+pixels, each in a process of its own, in rounds taken in turn: ancestral, bare, pythae, ancestral, … The
+bare loop is what one would write by hand: data as floats in memory, Adam, no clipping, no average,
+nothing checked or recorded. pythae is run as its users run it, an epoch at a time, by its ``BaseTrainer``.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
-import json
+import itertools
 import logging
-import platform
-import statistics
-import sys
 import tempfile
-import time
-from collections.abc import Callable
-from pathlib import Path
+from importlib.metadata import version
+from typing import Any
 
+import paired
 import torch
+from ours import random_images
+from paired import Contender, Worker, check_same_size, compare, compare_memory, rounds
 from torch import Tensor, nn
 from torch.nn import functional as F
+from worker import imported
 
-import ancestral
-from ancestral.data import Dataset, Split
-from ancestral.training import TrainingState
+from ancestral.speed import count_work
 
 BATCH, IMAGES = 100, 20_000
-STEPS = IMAGES // BATCH
+SHAPE = [1, 28, 28]
+OURS = {
+    "kind": "vae",
+    "levels": 2,
+    "model": {"latent_dims": 50, "network": "mlp", "hidden": [200, 200], "activation": "tanh"},
+    "options": {"learning_rate": 1e-3},
+}
 
 
-def binary_images() -> Tensor:
-    """(IMAGES, 1, 28, 28) of zeros and ones: what is in them does not change the time."""
-    generator = torch.Generator().manual_seed(0)
-    return (torch.rand(IMAGES, 1, 28, 28, generator=generator) < 0.2).to(torch.uint8)
+class Bare(nn.Module):
+    """The network that one writes by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Linear(784, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 100)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(50, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 784)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The negative ELBO of x, (n, 784)."""
+        mu, log_var = self.encoder(x).chunk(2, dim=1)
+        z = mu + torch.exp(0.5 * log_var) * torch.randn_like(mu)
+        reconstruction = F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum")
+        kl = 0.5 * (mu.square() + log_var.exp() - 1.0 - log_var).sum()
+        return (reconstruction + kl) / len(x)
 
 
-def ours(x: Tensor) -> Callable[[], None]:
-    """A round of ``ancestral.train``: clipping, averaging, warm-up, exact data order and finite checks on."""
-    spec = ancestral.DataSpec((1, 28, 28), 2)
-    data = Dataset(
-        name="bits", spec=spec, train=Split(x), validation=None, test=Split(x[:10]),
-        test_origin="none", binarize="none", source_levels=2, levels_origin="bits",
-    )  # fmt: skip
-    config = ancestral.VAEConfig(latent_dims=50, network="mlp", hidden=(200, 200), activation="tanh")
-    chain = ancestral.build_chain(config, spec, train=data.seen())
-    state = TrainingState(chain, ancestral.TrainingConfig(steps=10**6, batch_size=BATCH, learning_rate=1e-3))
-    loop = ancestral.train(state, data)
-
-    def round_() -> None:
-        for _ in range(STEPS):
-            next(loop)
-
-    return round_
-
-
-def bare(x: Tensor) -> Callable[[], None]:
+def bare_training(*, batch: int, device: str = "cpu") -> Contender:
     """The loop that one writes by hand."""
-    values = x.flatten(1).float()
-    encoder = nn.Sequential(
-        nn.Linear(784, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 100)
-    )
-    decoder = nn.Sequential(
-        nn.Linear(50, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 784)
-    )
-    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
+    place = torch.device(device)
+    imported(place)
+    torch.manual_seed(0)
+    values = random_images(tuple(SHAPE), levels=2, count=IMAGES).flatten(1).float().to(place)
+    net = Bare().to(place)
+    work = count_work(lambda: net(values[:2]).backward())
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
 
-    def round_() -> None:
-        order = torch.randperm(IMAGES)
-        for first in range(0, IMAGES, BATCH):
-            batch = values[order[first : first + BATCH]]
-            mu, log_var = encoder(batch).chunk(2, dim=1)
-            z = mu + torch.exp(0.5 * log_var) * torch.randn_like(mu)
-            reconstruction = F.binary_cross_entropy_with_logits(decoder(z), batch, reduction="sum") / BATCH
-            kl = 0.5 * (mu.square() + log_var.exp() - 1.0 - log_var).sum() / BATCH
-            optimizer.zero_grad()
-            (reconstruction + kl).backward()
-            optimizer.step()
+    def batches() -> Any:
+        while True:
+            yield from torch.randperm(IMAGES, device=place).split(batch)
 
-    return round_
+    order = batches()
+
+    def step() -> None:
+        loss = net(values[next(order)])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    count = sum(p.numel() for p in net.parameters())
+    return Contender(batch, step, torch.__version__, count, work.total / 2, device)
 
 
-def pythae(x: Tensor) -> tuple[Callable[[], None], str]:
-    """pythae's own trainer on the same network, an epoch per round; and its version."""
-    from importlib.metadata import version
-
+def pythae_training(*, batch: int) -> Contender:
+    """pythae's own trainer on the same network; a step is an epoch."""
     logging.disable(logging.INFO)
     from pythae.data.datasets import BaseDataset
     from pythae.models import VAE, VAEConfig
@@ -98,7 +94,10 @@ def pythae(x: Tensor) -> tuple[Callable[[], None], str]:
     from pythae.models.nn import BaseDecoder, BaseEncoder
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
 
-    class Encoder(BaseEncoder):
+    imported(torch.device("cpu"))
+    torch.manual_seed(0)
+
+    class Encoder(BaseEncoder):  # type: ignore[misc]
         def __init__(self) -> None:
             BaseEncoder.__init__(self)
             self.body = nn.Sequential(
@@ -110,92 +109,62 @@ def pythae(x: Tensor) -> tuple[Callable[[], None], str]:
             h = self.body(batch)
             return ModelOutput(embedding=self.mu(h), log_covariance=self.log_var(h))
 
-    class Decoder(BaseDecoder):
+    class Decoder(BaseDecoder):  # type: ignore[misc]
         def __init__(self) -> None:
             BaseDecoder.__init__(self)
-            self.body = nn.Sequential(
-                nn.Linear(50, 200),
-                nn.Tanh(),
-                nn.Linear(200, 200),
-                nn.Tanh(),
-                nn.Linear(200, 784),
-                nn.Sigmoid(),
-            )
+            layers = (nn.Linear(50, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 784))
+            self.body = nn.Sequential(*layers, nn.Sigmoid())
 
         def forward(self, z: Tensor) -> ModelOutput:
-            return ModelOutput(reconstruction=self.body(z).unflatten(1, (1, 28, 28)))
+            return ModelOutput(reconstruction=self.body(z).unflatten(1, tuple(SHAPE)))
 
     model = VAE(
-        VAEConfig(input_dim=(1, 28, 28), latent_dim=50, reconstruction_loss="bce"),
+        VAEConfig(input_dim=tuple(SHAPE), latent_dim=50, reconstruction_loss="bce"),
         encoder=Encoder(),
         decoder=Decoder(),
     )
-    data = BaseDataset(x.float(), torch.zeros(IMAGES))
-    folder = tempfile.mkdtemp()
+    x = random_images(tuple(SHAPE), levels=2, count=IMAGES).float()
+    work = count_work(lambda: model({"data": x[:2]}).loss.backward())
     settings = BaseTrainerConfig(
-        output_dir=folder, num_epochs=1, per_device_train_batch_size=BATCH, learning_rate=1e-3, no_cuda=True
+        output_dir=tempfile.mkdtemp(),
+        num_epochs=1,
+        per_device_train_batch_size=batch,
+        learning_rate=1e-3,
+        no_cuda=True,
     )
+    data = BaseDataset(x, torch.zeros(IMAGES))
     trainer = BaseTrainer(model=model, train_dataset=data, training_config=settings)
     trainer.prepare_training()
-    epochs = iter(range(1, 10**6))
+    epochs = itertools.count(1)
 
-    def round_() -> None:
+    def step() -> None:
         # Its progress bar is part of it, and is drawn; only nobody needs to see it.
         with contextlib.redirect_stderr(io.StringIO()):
             trainer.train_step(next(epochs))
 
-    return round_, version("pythae")
-
-
-def machine() -> str:
-    """What it ran on."""
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    count = sum(p.numel() for p in model.parameters())
+    return Contender(IMAGES, step, version("pythae"), count, work.total / 2)
 
 
 def main() -> None:
     """Time the rounds and write the ratios."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=9, help="rounds of each, after one to warm up")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "vae_training.json")
-    options = parser.parse_args()
-    if options.rounds < 1:
-        parser.error(f"--rounds is {options.rounds}; it must be at least 1")
-    x = binary_images()
-    peer, version = pythae(x)
-    rounds = {"ancestral": ours(x), "bare loop": bare(x), "pythae": peer}
-    rates: dict[str, list[float]] = {name: [] for name in rounds}
-    for number in range(options.rounds + 1):
-        for name, round_ in rounds.items():
-            start = time.perf_counter()
-            round_()
-            if number:
-                rates[name].append(IMAGES / (time.perf_counter() - start))
-        print(f"round {number}/{options.rounds}", file=sys.stderr)
-    results = []
-    for name in ("bare loop", "pythae"):
-        ratios = [a / b for a, b in zip(rates["ancestral"], rates[name], strict=True)]
-        results.append(
-            {
-                "name": "VAE training, 784-200-200-50, batch 100",
-                "peer": name,
-                "peer_version": version if name == "pythae" else torch.__version__,
-                "ratio": statistics.median(ratios),
-                "low": min(ratios),
-                "high": max(ratios),
-                "ours": statistics.median(rates["ancestral"]),
-                "theirs": statistics.median(rates[name]),
-                "unit": "images/s",
-                "machine": machine(),
-            }
-        )
-        print(
-            f"ancestral / {name}: {results[-1]['ratio']:.2f} ({min(ratios):.2f} … {max(ratios):.2f}), "
-            f"{results[-1]['ours']:,.0f} against {results[-1]['theirs']:,.0f} images/s"
-        )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    parser = paired.parser(__doc__, "vae_training")
+    parser.set_defaults(seconds=3.0)
+    options = paired.parsed(parser)
+    ours = {**OURS, "shape": SHAPE, "batch": BATCH, "images": IMAGES}
+    workers = [
+        Worker("ancestral", "ours:training", ours),
+        Worker("bare loop", "vae_training:bare_training", {"batch": BATCH}),
+        Worker("pythae", "vae_training:pythae_training", {"batch": BATCH}),
+    ]
+    sides = rounds(workers, options)
+    records = []
+    for theirs in sides[1:]:
+        check_same_size(sides[0], theirs)
+        name = f"VAE training, 784-200-200-50, batch {BATCH}"
+        records.append(compare(name, sides[0], theirs))
+        records.append(compare_memory(f"{name}: peak memory", sides[0], theirs))
+    paired.write(records, options)
 
 
 if __name__ == "__main__":

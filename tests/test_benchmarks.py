@@ -1,0 +1,98 @@
+"""The arithmetic of the benchmarks: medians of ratios, what counts as the same size, exponents."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """Scripts import one another from their own folder."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(BENCHMARKS)):
+            del sys.modules[name]
+
+
+def side(label, *, rates=(1.0,), parameters=100, flops=1e6, memory=0.0):
+    paired = importlib.import_module("paired")
+    facts = {"version": "1", "machine": "m", "parameters": parameters, "flops": flops}
+    return paired.Side(label, facts, list(rates), memory)
+
+
+def test_ratios_are_of_pairs_of_rounds():
+    paired = importlib.import_module("paired")
+    # In each round ours is twice as fast, though the machine is not the same in all.
+    record = paired.compare("x", side("a", rates=[2.0, 20.0, 5.0]), side("b", rates=[1.0, 10.0, 2.0]))
+    assert (record["ratio"], record["low"], record["high"]) == (2.0, 2.0, 2.5)
+    assert (record["ours"], record["theirs"], record["rounds"]) == (5.0, 2.0, 3)
+    memory = paired.compare_memory("x", side("a", memory=2.0**20), side("b", memory=2.0**22))
+    assert (memory["ratio"], memory["ours"], memory["theirs"]) == (0.25, 1.0, 4.0)
+
+
+def test_models_of_another_size_are_not_compared():
+    paired = importlib.import_module("paired")
+    ours = side("a")
+    paired.check_same_size(ours, side("b", parameters=105, flops=1.1e6))
+    with pytest.raises(AssertionError, match="parameters"):
+        paired.check_same_size(ours, side("b", parameters=107))
+    with pytest.raises(AssertionError, match="flops"):
+        paired.check_same_size(ours, side("b", flops=1.2e6))
+
+
+def test_exponents_of_powers():
+    scaling = importlib.import_module("scaling")
+    sizes = [8, 16, 64]
+    assert scaling.exponent(sizes, [3.0 * size**1.5 for size in sizes]) == pytest.approx(1.5)
+    assert scaling.exponent(sizes, [7.0, 7.0, 7.0]) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("against", "seconds", "memory", "wrong"),
+    [("batch", 1.05, 1.0, 0), ("batch", 1.2, 1.0, 1), ("batch", 1.0, 1.2, 1), ("data-set size", 0.0, 0.9, 0)],
+)
+def test_growing_faster_than_the_arithmetic_is_told(against, seconds, memory, wrong):
+    scaling = importlib.import_module("scaling")
+    record = {
+        "model": "vae",
+        "what": "training step",
+        "against": against,
+        "seconds_exponent": seconds,
+        "memory_exponent": memory,
+        "flops_exponent": 0.0 if against == "data-set size" else 1.0,
+    }
+    assert len(scaling.too_fast(record, 0.1)) == wrong
+
+
+@pytest.mark.slow
+def test_workers_take_turns_and_tell_what_they_did():
+    """A whole round of two processes of our own training, of a few milliseconds a step."""
+    paired = importlib.import_module("paired")
+    given = {"shape": [1, 8, 8], "batch": 4, "kind": "vae", "images": 32}
+    model = {"network": "mlp", "hidden": [8], "latent_dims": 2}
+    workers = [paired.Worker(name, "ours:training", {**given, "model": model}) for name in ("a", "b")]
+    sides = paired.rounds(workers, Namespace(rounds=2, seconds=0.01, warm_up=2))
+    for each in sides:
+        assert len(each.rates) == 2
+        assert min(each.rates) > 0
+        assert each.facts["parameters"] == sides[0].facts["parameters"] > 0
+        assert each.facts["flops"] > 0
+    paired.check_same_size(*sides)
+
+
+def test_the_time_to_a_distance_is_that_of_the_first_checkpoint_there(monkeypatch):
+    pytest.importorskip("diffusers")
+    module = importlib.import_module("time_to_distance")
+    theirs = [{"seconds": 1800.0, "distance": 10.0}]
+    ours = [{"seconds": s, "distance": d} for s, d in ((60.0, 30.0), (120.0, 9.0), (180.0, 5.0))]
+    assert module.ratio_of(theirs, ours) == {"ratio": 15.0, "low": 15.0, "high": 30.0, "ours": 120.0}
+    assert module.ratio_of(theirs, ours[:1]) is None
