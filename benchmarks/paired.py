@@ -126,27 +126,39 @@ def _warmed(worker: Worker, options: argparse.Namespace) -> int:
     return steps
 
 
-def fastest(candidates: list[tuple[str, str, dict[str, Any]]], options: argparse.Namespace) -> Worker:
-    """The candidate (label, make, options) with the most images/s, tried one after another.
+Candidate = tuple[str, str, dict[str, Any]]
+"""A label, a maker and its options, of which "best" says what is on (``peers.variants``)."""
+
+
+def fastest(candidates: list[Candidate], options: argparse.Namespace) -> Worker:
+    """The candidate with the most images/s: of those that are not compiled, or that one compiled.
 
     One that cannot run here (a compiler that fails, say) is told and left out.
     """
-    best: tuple[float, tuple[str, str, dict[str, Any]]] | None = None
+    plain = [candidate for candidate in candidates if not candidate[2]["best"]["compiled"]]
+    tried = [(_tried(candidate, options), candidate) for candidate in plain]
+    best = max(tried, key=lambda pair: pair[0], default=(0.0, candidates[-1]))
+    compiled = {**best[1][2]["best"], "compiled": True}
     for candidate in candidates:
-        try:
-            worker = Worker(*candidate)
-            worker.ask(steps=options.warm_up)
-            rate = max(worker.round(max(options.warm_up // 2, 1)) for _ in range(3))
-        except SystemExit as failed:
-            print(f"left out: {failed}", file=sys.stderr)
-            continue
-        worker.close()
-        print(f"tried {candidate[0]}: {rate:,.1f} images/s", file=sys.stderr, flush=True)
-        if best is None or rate > best[0]:
-            best = rate, candidate
-    if best is None:
+        if candidate[2]["best"] == compiled:
+            best = max(best, (_tried(candidate, options), candidate), key=lambda pair: pair[0])
+    if not best[0]:
         sys.exit("none of the variants ran; see above.")
     return Worker(*best[1])
+
+
+def _tried(candidate: Candidate, options: argparse.Namespace) -> float:
+    """Images/s of a candidate; 0 where it does not run."""
+    try:
+        worker = Worker(*candidate)
+        worker.ask(steps=max(options.warm_up // 3, 1))
+        rate = max(worker.round(max(options.warm_up // 3, 1)) for _ in range(2))
+    except SystemExit as failed:
+        print(f"left out: {failed}", file=sys.stderr)
+        return 0.0
+    worker.close()
+    print(f"tried {candidate[0]}: {rate:,.1f} images/s", file=sys.stderr, flush=True)
+    return rate
 
 
 def _line(workers: list[Worker]) -> str:

@@ -276,7 +276,7 @@ class TrainingConfig:
     likelihoods and evaluation are fp32 always."""
     compile: Compile = "auto"
     """Compile the loss and its gradient into one graph: auto does in runs that are long enough to win back
-    the minute that it takes."""
+    the minute that it takes, but for convolutions on a CPU, which gain little."""
     recompute: bool = False
     """Gradient checkpointing: blocks keep their inputs only and are computed again in the backward pass: the
     same gradients for less memory and one forward pass more. A plain mlp has no blocks."""

@@ -103,7 +103,13 @@ def test_auto_compiles_long_runs_only(monkeypatch):
         one = state(MODELS["vae-mlp"], replace(TRAINING, steps=steps), data)
         assert gradient.Gradient(one, note=print)._worth_compiling(data.train.x[:16]) is expected
     # The same steps of a model with more arithmetic take longer.
-    big = DDPMConfig(T=12, channels=(128, 128), blocks=4)
-    for model, expected in ((MODELS["ddpm"], False), (big, True)):
-        one = state(model, replace(TRAINING, steps=60_000, batch_size=32), data)
-        assert gradient.Gradient(one, note=print)._worth_compiling(data.train.x[:16]) is expected
+    points = vectors()
+    for width, expected in ((16, False), (4096, True)):
+        one = state(DDPMConfig(T=12, width=width, blocks=2), replace(TRAINING, steps=60_000), points)
+        assert gradient.Gradient(one, note=print)._worth_compiling(points.train.x[:16]) is expected
+
+
+def test_auto_leaves_convolutions_on_a_cpu_alone():
+    data = images()
+    one = state(MODELS["ddpm"], replace(TRAINING, steps=10_000_000), data)
+    assert gradient.Gradient(one, note=print)._worth_compiling(data.train.x[:16]) is False

@@ -90,11 +90,12 @@ class Gradient:
         return Loss(values[0], dict(zip(names, values[1:], strict=True)))
 
     def _worth_compiling(self, x: Tensor) -> bool:
-        config = self.state.config
-        kind = self.state.device.type
+        config, kind = self.state.config, self.state.device.type
         if config.compile != "auto" or kind not in _LONG:
             return config.compile == "on"
-        if config.steps < _FEWEST:
+        # On a CPU convolutions are most of a network's time and nearly the same in a graph.
+        convolved = any(isinstance(module, nn.Conv2d) for module in self.state.chain.modules())
+        if config.steps < _FEWEST or (kind == "cpu" and convolved):
             return False
         seconds = _PER_STEP[kind]
         left = _LONG[kind] / config.steps
