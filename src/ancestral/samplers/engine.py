@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ancestral import checks
+from ancestral.allocator import keep_freed_memory
 from ancestral.chain import Chain
 from ancestral.diffusion import DDPM
 from ancestral.precision import NAMES, autocast, compute_dtype
@@ -55,6 +56,8 @@ def computing(
         )
     device = device_of(chain)
     dtype = compute_dtype(precision, device, chain)
+    if device.type == "cpu":
+        keep_freed_memory()
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(autocast(dtype, device))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ancestral.allocator import keep_freed_memory
 from ancestral.chain import Chain
 from ancestral.config import TrainingConfig
 from ancestral.data import Dataset, feed
@@ -67,6 +68,8 @@ def train(
     images = range(state.images_seen, config.steps * config.batch_size, config.batch_size)
     batches = feed(data.train.x, (order.take(seen, config.batch_size) for seen in images), device)
     chain.train()
+    if device.type == "cpu":
+        keep_freed_memory()
     with own_randomness(device), contextlib.closing(batches):
         while state.step < config.steps:
             step = state.step

@@ -1,0 +1,80 @@
+"""A GPU gives the numbers of the CPU; everything here is skipped where there is none."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ancestral.runs import fit
+from ancestral.training import TrainingState, train
+from tiny import MODELS, TRAINING, built, images
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+    pytest.mark.filterwarnings("default"),
+]
+CUDA = torch.device("cuda")
+each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+
+
+@pytest.fixture
+def noise_of_the_cpu(monkeypatch):
+    """Random numbers drawn on the CPU wherever they are wanted, so that both devices see the same."""
+    for name in ("randn", "rand", "randint", "randn_like", "rand_like"):
+        plain = getattr(torch, name)
+
+        def drawn(*args, plain=plain, **options):
+            device = options.pop("device", None)
+            if args and isinstance(args[0], torch.Tensor):
+                device, args = args[0].device, (args[0].cpu(), *args[1:])
+            return plain(*args, **options).to(device or "cpu")
+
+        monkeypatch.setattr(torch, name, drawn)
+
+
+@each_model
+def test_losses_gradients_and_elbos_agree(model, noise_of_the_cpu):
+    data = images()
+    torch.manual_seed(0)
+    chains = {"cpu": built(model, data).double()}
+    chains["cuda"] = copy.deepcopy(chains["cpu"]).to(CUDA)
+    losses, gradients, elbos = {}, {}, {}
+    for place, chain in chains.items():
+        x = data.train.x[:16].to(place)
+        torch.manual_seed(1)
+        loss = chain.training_loss(x).value
+        losses[place] = float(loss)
+        trained = dict(chain.named_parameters())
+        found = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+        gradients[place] = [torch.zeros(()) if g is None else g.cpu() for g in found]
+        torch.manual_seed(2)
+        elbos[place] = chain.elbo(x).total.detach().cpu()
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-9)
+    for ours, theirs in zip(gradients["cuda"], gradients["cpu"], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(elbos["cuda"], elbos["cpu"], rtol=1e-9, atol=1e-8)
+
+
+@pytest.mark.parametrize("compile_", ["off", "on"])
+@each_model
+def test_a_run_learns(model, compile_):
+    data, training = images(), replace(TRAINING, steps=60, learning_rate=3e-3, warmup=5, compile=compile_)
+    torch.manual_seed(0)
+    fitted = fit(built(model, data), data, training, device="cuda")
+    losses = [record["loss"] for record in fitted.records if record["kind"] == "train"]
+    assert sum(losses[-10:]) < sum(losses[:10])
+
+
+def test_replayed_steps_are_the_plain_ones():
+    """As CUDA graphs, in fp32: the same draws and, up to the order of sums, the same losses."""
+    data = images().to(CUDA)
+    losses = {}
+    for compile_ in ("on", "off"):
+        torch.manual_seed(0)
+        chain = built(MODELS["vae-mlp"], data).to(CUDA)
+        training = replace(TRAINING, steps=20, compile=compile_, precision="fp32")
+        losses[compile_] = [float(record.loss) for record in train(TrainingState(chain, training), data)]
+    assert losses["on"] == pytest.approx(losses["off"], rel=1e-3)
