@@ -105,7 +105,7 @@ def test_auto_compiles_long_runs_only(monkeypatch):
     # The same steps of a model with more arithmetic take longer.
     points = vectors()
     for width, expected in ((16, False), (4096, True)):
-        one = state(DDPMConfig(T=12, width=width, blocks=2), replace(TRAINING, steps=60_000), points)
+        one = state(DDPMConfig(T=12, width=width, blocks=2), replace(TRAINING, steps=20_000), points)
         assert gradient.Gradient(one, note=print)._worth_compiling(points.train.x[:16]) is expected
 
 

@@ -32,7 +32,7 @@ _RATE = {"cpu": 1.5e11, "cuda": 5e13}
 """FLOP/s that a plain step is taken to reach: constants, so that whether to compile is the same each time."""
 _PER_STEP = {"cpu": 2e-3, "cuda": 5e-3}
 """Seconds of a plain step that are not arithmetic."""
-_LONG = {"cpu": 900.0, "cuda": 180.0}
+_LONG = {"cpu": 120.0, "cuda": 180.0}
 """Seconds from which on a run is long enough to compile for."""
 _FEWEST = 200
 """Steps below which no run is compiled."""
