@@ -109,7 +109,8 @@ def measure_run(config: RunConfig, device: torch.device, ceilings: Ceilings, *, 
     steps = train(state, _placed(data, device))
     try:
         times = _timed(steps, training.steps - _WARM - _PROFILED, device, seconds=seconds)
-        memory = peak(device) - before
+        # Of memory that was kept from before, some may be used again.
+        memory = max(peak(device) - before, 0)
         host = host_share(lambda: next(steps), device, steps=_PROFILED, call=ceilings.call)
     except TrainingDiverged as diverged:
         raise RunDiverged(diverged, None) from diverged
