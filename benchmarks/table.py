@@ -30,7 +30,7 @@ that. Each pair was taken in turns, A B A B …, in one run on one machine, each
 - "As shipped" is how a peer's users run it; "at its best" is the fastest of its combinations of channels-last
   memory and bf16 autocast, or that one under torch.compile; which, stands in parentheses.
 - Whether bf16 helps is the machine's: processors with AMX, and AMD's with AVX512-BF16, multiply it three to
-  four times as fast as fp32; those with AVX512-BF16 alone may take twice as long, and then both sides are fp32.
+  four times as fast as fp32; others with AVX512-BF16 may take twice as long, and then both sides are fp32.
 """
 
 
