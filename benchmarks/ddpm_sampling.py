@@ -4,8 +4,7 @@
 
 DDIM (eta 0) in 20 steps, 64 images at a time, with the networks of ``ddpm_training.py``. diffusers is run
 by its ``DDIMPipeline`` as shipped, and at its best: a loop in inference mode with the fastest combination
-of channels-last memory, bf16 autocast and torch.compile. Ours is ``ancestral.draw`` (``DDPM.sample`` where
-the version has no samplers yet).
+of channels-last memory, bf16 autocast and torch.compile. Ours is ``ancestral.draw``.
 """
 
 from __future__ import annotations

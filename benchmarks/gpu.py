@@ -12,7 +12,6 @@ tiny shapes, to see that it works; what it prints means nothing.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from typing import Any
 
@@ -25,7 +24,6 @@ from vae_training import BATCH as VAE_BATCH
 from vae_training import OURS as VAE
 from vae_training import SHAPE as VAE_SHAPE
 
-import ancestral
 from ancestral.speed import Sizes, measure_ceilings
 
 SHAPE = [3, 32, 32]
@@ -79,9 +77,6 @@ def unet(options: Any, ceiling: float) -> list[dict[str, Any]]:
 
 def transformer(options: Any, ceiling: float) -> list[dict[str, Any]]:
     """Training of a transformer of the U-Net's cost."""
-    if "network" not in {field.name for field in dataclasses.fields(ancestral.DDPMConfig)}:
-        print("left out: this version has no transformer.", file=sys.stderr)
-        return []
     here = {"shape": SHAPE, "batch": options.batch, "device": options.device}
     mine = TINY_TRANSFORMER if options.dry_run else TRANSFORMER
     (side,) = rounds([Worker("ancestral", "ours:training", {**here, "model": {**NOTES, **mine}})], options)

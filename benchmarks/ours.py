@@ -104,8 +104,6 @@ def sampling(
 
 def drawing(chain: Any, *, steps: int, sampler: str = "ddim") -> Any:
     """A function of n that draws n samples in ``steps`` network calls."""
-    if not hasattr(ancestral, "draw"):
-        return lambda n: chain.sample(n, final="mean", steps=steps).cpu()
     chosen = ancestral.Sampler(sampler, steps)
     assert chosen.calls(chain) == steps, f"{sampler} asks the network {chosen.calls(chain)} times"
     return lambda n: ancestral.draw(chain, n, sampler=chosen, final="mean", batch_size=n)
