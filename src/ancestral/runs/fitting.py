@@ -84,7 +84,7 @@ def fit(
     if folder is not None:
         folder.restore(state)
         folder.rewind(state.step)
-    session = _Session(state, _resident(data, place), folder, report)
+    session = _Session(state, resident(data, place), folder, report)
     finished = session.run(should_stop)
     state.release()
     chain.eval()
@@ -169,7 +169,7 @@ def _custom_folder(path: Path, data: Dataset, training: TrainingConfig) -> RunFo
     return folder
 
 
-def _resident(data: Dataset, device: torch.device) -> Dataset:
+def resident(data: Dataset, device: torch.device) -> Dataset:
     """The data on the device when they take at most half of what is free there; else they are streamed."""
     if device.type != "cuda":
         return data

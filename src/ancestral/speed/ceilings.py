@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-"""The precisions of training, by the names that the options have for them."""
+from ancestral.precision import NAMES
+
 _LEAST = 3
 """Repetitions that are made however long they take, after one to warm up."""
 
@@ -63,14 +63,14 @@ class Ceilings:
 def measure_ceilings(device: torch.device, *, seconds: float = 8.0, sizes: Sizes | None = None) -> Ceilings:
     """Measure them, in about ``seconds`` (more where a single operation takes longer than its share)."""
     sizes = sizes or (CUDA if device.type == "cuda" else CPU)
-    share = seconds / (3 * len(DTYPES) + 2)
+    share = seconds / (3 * len(NAMES) + 2)
     generator = torch.Generator(device).manual_seed(0)
 
     def rate(flops: int, call: Callable[[Tensor, Tensor], object], a: Tensor, b: Tensor) -> float:
         return flops / best_time(lambda: call(a, b), device, seconds=share)
 
     products, forward, steps = {}, {}, {}
-    for name, dtype in DTYPES.items():
+    for name, dtype in NAMES.items():
         shape = (sizes.matrix, sizes.matrix)
         a, b = (torch.randn(shape, device=device, generator=generator).to(dtype) for _ in range(2))
         products[name] = rate(2 * sizes.matrix**3, torch.matmul, a, b)

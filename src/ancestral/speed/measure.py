@@ -13,10 +13,10 @@ import torch
 from ancestral.chain import Chain
 from ancestral.config import RunConfig, TrainingConfig
 from ancestral.data import Dataset, load_data
-from ancestral.precision import autocast, compute_dtype
+from ancestral.precision import autocast, compute_dtype, name_of
 from ancestral.randomness import own_randomness
 from ancestral.runs import RunDiverged
-from ancestral.runs.fitting import initial_chain
+from ancestral.runs.fitting import initial_chain, resident
 from ancestral.speed.bound import Floors, arithmetic_floor
 from ancestral.speed.ceilings import Ceilings, synchronize
 from ancestral.speed.host import host_share
@@ -106,7 +106,7 @@ def measure_run(config: RunConfig, device: torch.device, ceilings: Ceilings, *, 
     least = _WARM + _PROFILED + _LEAST
     training = replace(config.training, steps=max(config.training.steps, least))
     state = TrainingState(chain, training)
-    steps = train(state, _placed(data, device))
+    steps = train(state, resident(data, device))
     try:
         times = _timed(steps, training.steps - _WARM - _PROFILED, device, seconds=seconds)
         # Of memory that was kept from before, some may be used again.
@@ -118,7 +118,7 @@ def measure_run(config: RunConfig, device: torch.device, ceilings: Ceilings, *, 
         # Ends the generator, which gives the random state back.
         steps.close()
     work, moved = step_cost(chain, data, training, device)
-    precision = _name(training, device, chain)
+    precision = name_of(state.dtype)
     step = statistics.median(times)
     floors = Floors(
         step,
@@ -184,14 +184,3 @@ def times_of(
         synchronize(device)
         times.append(time.perf_counter() - start)
     return times
-
-
-def _placed(data: Dataset, device: torch.device) -> Dataset:
-    """The data on a GPU when they take at most half of what is free there."""
-    if device.type != "cuda" or 2 * data.train.x.nbytes > torch.cuda.mem_get_info(device)[0]:
-        return data
-    return data.to(device)
-
-
-def _name(training: TrainingConfig, device: torch.device, chain: Chain) -> str:
-    return "bf16" if compute_dtype(training.precision, device, chain) == torch.bfloat16 else "fp32"

@@ -127,8 +127,7 @@ def _compiled(state: TrainingState) -> Callable[[Tensor], tuple[Tensor, list[str
     def loss_of(weights: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         scaled, loss = torch.func.functional_call(module, weights, (x,))
         names[:] = loss.terms
-        reported = [loss.value.detach(), *(term.detach().to(loss.value) for term in loss.terms.values())]
-        return scaled, torch.stack(reported)
+        return scaled, _reported(loss)
 
     def step(weights: list[Tensor], gradients: list[Tensor], x: Tensor) -> Tensor:
         named = {f"chain.{name}": view for name, view in views(parts, weights).items()}
@@ -166,15 +165,19 @@ def _compiled_loss(state: TrainingState) -> Callable[[Tensor], tuple[Tensor, lis
 
     def call(x: Tensor) -> tuple[Tensor, list[str]]:
         scaled, loss = compiled(x)
-        reported = [loss.value.detach(), *(term.detach().to(loss.value) for term in loss.terms.values())]
-        # A replayed graph writes its results where the last one did, and the stack is a copy of them.
-        values = torch.stack(reported)
+        # A replayed graph writes its results where the last one did, and these are copies of them.
+        values = _reported(loss)
         for bucket in state.buckets:
             bucket.gradient.zero_()
         scaled.backward()
         return values, list(loss.terms)
 
     return call
+
+
+def _reported(loss: Loss) -> Tensor:
+    """The loss and its terms, (1 + terms,)."""
+    return torch.stack([loss.value.detach(), *(term.detach().to(loss.value) for term in loss.terms.values())])
 
 
 def _options(state: TrainingState) -> dict[str, Any]:

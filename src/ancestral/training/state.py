@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ancestral.chain import Chain
 from ancestral.config import TrainingConfig
-from ancestral.precision import NAMES, compute_dtype
+from ancestral.precision import NAMES, compute_dtype, name_of
 from ancestral.training.flat import buckets, views
 from ancestral.training.memory import recompute_blocks
 
@@ -138,8 +138,7 @@ class TrainingState:
 
     def decisions(self) -> dict[str, Any]:
         """What the hardware decided where the options said auto, for a checkpoint."""
-        names = {dtype: name for name, dtype in NAMES.items()}
-        return {"precision": names[self.dtype], "compiled": bool(self.compiled)}
+        return {"precision": name_of(self.dtype), "compiled": bool(self.compiled)}
 
     @torch.no_grad()
     def restore(
