@@ -1,0 +1,126 @@
+"""Options of VAEs and hierarchical VAEs, and of the law that their decoders end in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, get_args
+
+from ancestral import checks
+from ancestral.config.strict import STRICT, check_sizes
+
+Likelihood = Literal["auto", "gaussian", "bernoulli", "discretized-gaussian", "discretized-logistic"]
+Sigma = Literal["auto", "fixed", "shared", "per-pixel", "predicted"]
+Network = Literal["auto", "mlp", "conv"]
+Activation = Literal["silu", "relu", "tanh", "gelu"]
+Posterior = Literal["top-down", "bottom-up"]
+
+
+@dataclass(frozen=True)
+class LikelihoodConfig:
+    """The law p(x|z) that a decoder ends in."""
+
+    kind: Likelihood = "auto"
+    """auto: bernoulli for 2 levels, discretized-logistic for more, gaussian for real numbers."""
+    sigma: Sigma = "auto"
+    """A fixed number, one learned number, one learned per entry of x, or predicted from z; auto: predicted
+    for integers, per-pixel for real numbers."""
+    value: float = 0.25
+    """sigma itself (fixed) or where it starts, in units of data scaled to [-1, 1] or unit variance."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    def __post_init__(self) -> None:
+        checks.one_of("likelihood.kind", self.kind, get_args(Likelihood))
+        checks.one_of("likelihood.sigma", self.sigma, get_args(Sigma))
+        checks.number("likelihood.value", self.value, above=0.0)
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """A variational autoencoder: one latent vector."""
+
+    kind: ClassVar[str] = "vae"
+
+    latent_dims: int | None = None
+    """Size of z. By default 32 for images and the data's own size for vectors."""
+    network: Network = "auto"
+    """auto: conv for images, mlp for vectors."""
+    hidden: tuple[int, ...] = (200, 200)
+    """Hidden layers of the mlp encoder, nearest the data first; the decoder mirrors them."""
+    activation: Activation = "silu"
+    """Of the mlp."""
+    width: int = 32
+    """Channels of the conv networks at the image's own size."""
+    dropout: float = 0.0
+    """Share of hidden units dropped in training."""
+    beta: float = 1.0
+    """Weight of the KL in the loss; the reported ELBO always has 1."""
+    free_bits: float = 0.0
+    """Nats of KL per level that cost nothing in the loss."""
+    training_samples: int = 1
+    """Monte Carlo draws per example in the loss."""
+    likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
+
+    __pydantic_config__: ClassVar = STRICT
+
+    def __post_init__(self) -> None:
+        if self.latent_dims is not None:
+            checks.integer("latent_dims", self.latent_dims, low=1, high=1 << 20)
+        checks.one_of("network", self.network, get_args(Network))
+        checks.one_of("activation", self.activation, get_args(Activation))
+        check_sizes("hidden", self.hidden)
+        checks.integer("width", self.width, low=1, high=1 << 14)
+        checks.number("dropout", self.dropout, low=0.0, below=1.0)
+        checks.number("beta", self.beta, low=0.0)
+        checks.number("free_bits", self.free_bits, low=0.0)
+        checks.integer("training_samples", self.training_samples, low=1, high=100_000)
+
+
+@dataclass(frozen=True)
+class HVAEConfig:
+    """A hierarchical VAE: a Markov chain of learned latents."""
+
+    kind: ClassVar[str] = "hvae"
+
+    levels: int = 3
+    """T, the number of latent levels, at least 2."""
+    posterior: Posterior = "top-down"
+    """top-down (ladder) shares the generative path; bottom-up is the Markov q of the lecture notes."""
+    latent_dims: tuple[int, ...] | None = None
+    """bottom-up: sizes of z_1 ... z_T. top-down: channels (images) or sizes (vectors) of z_1 ... z_T.
+    One number stands for all levels."""
+    hidden: tuple[int, ...] = (200,)
+    """bottom-up: hidden layers of each mlp between levels."""
+    width: int = 48
+    """Width of the ladder's stream, or channels of the bottom-up posterior's conv networks."""
+    blocks: int = 1
+    """Residual blocks per level of the ladder."""
+    dropout: float = 0.0
+    """Share of hidden units dropped in training."""
+    beta: float = 1.0
+    """Weight of the KLs in the loss; the reported ELBO always has 1."""
+    free_bits: float = 0.0
+    """Nats of KL per level that cost nothing in the loss."""
+    training_samples: int = 1
+    """Monte Carlo paths per example in the loss."""
+    likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
+
+    __pydantic_config__: ClassVar = STRICT
+
+    def __post_init__(self) -> None:
+        checks.integer("levels", self.levels, low=2, high=1000)
+        checks.one_of("posterior", self.posterior, get_args(Posterior))
+        if self.latent_dims is not None:
+            check_sizes("latent_dims", self.latent_dims)
+            if len(self.latent_dims) not in (1, self.levels):
+                raise ValueError(
+                    f"latent_dims has {len(self.latent_dims)} sizes for {self.levels} levels; give one "
+                    "for all levels, or one for each."
+                )
+        check_sizes("hidden", self.hidden)
+        checks.integer("width", self.width, low=1, high=1 << 14)
+        checks.integer("blocks", self.blocks, low=1, high=1000)
+        checks.number("dropout", self.dropout, low=0.0, below=1.0)
+        checks.number("beta", self.beta, low=0.0)
+        checks.number("free_bits", self.free_bits, low=0.0)
+        checks.integer("training_samples", self.training_samples, low=1, high=100_000)

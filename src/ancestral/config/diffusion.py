@@ -1,0 +1,101 @@
+"""Options of denoising diffusion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from ancestral import checks
+from ancestral.config.strict import STRICT, check_sizes
+
+ImageNetwork = Literal["unet", "transformer"]
+Positions = Literal["rotary", "learned"]
+ScheduleName = Literal["linear", "cosine", "sigmoid", "log-linear"]
+Prediction = Literal["noise", "data", "mean", "velocity"]
+Variance = Literal["beta", "posterior", "learned"]
+DiffusionLoss = Literal["simple", "vlb", "min-snr", "hybrid"]
+
+
+@dataclass(frozen=True)
+class DDPMConfig:
+    """A denoising diffusion model: fixed noising, learned denoising."""
+
+    kind: ClassVar[str] = "ddpm"
+
+    T: int = 1000
+    """Noise levels."""
+    schedule: ScheduleName = "log-linear"
+    """linear (Ho et al. 2020), cosine (Nichol & Dhariwal 2021), sigmoid (Jabri et al. 2023), or
+    log-linear, with equal steps of log-SNR (Kingma et al. 2021), which suits the VLB."""
+    first_log_snr: float | None = None
+    """log-linear: log-SNR at t = 1. By default where the noise is as wide as one level of integer data (what
+    is finer is left to the reconstruction term), but at least 2.5; and 9 for real numbers."""
+    last_log_snr: float = -9.0
+    """log-linear: log-SNR at t = T."""
+    prediction: Prediction = "velocity"
+    """What the network is asked for: noise, data (x_0), mean (of the reverse step) or velocity."""
+    variance: Variance = "learned"
+    """Of the reverse step: beta, the posterior's, or learned between the two."""
+    loss: DiffusionLoss = "vlb"
+    """simple (squared error of the target), vlb (the exact bound), min-snr, or hybrid (simple, with the
+    VLB for the learned variance)."""
+    gamma: float = 5.0
+    """The cap of min-snr."""
+    network: ImageNetwork = "unet"
+    """For images; vectors have a residual mlp."""
+    channels: tuple[int, ...] | None = None
+    """unet: channels of each resolution. By default 48 48 below 16 pixels, 32 64 64 above."""
+    blocks: int | None = None
+    """unet: residual blocks per resolution, by default 1. transformer: blocks in all, by default 6. Vectors:
+    residual blocks in all, by default 1."""
+    attention: tuple[int, ...] = ()
+    """unet: sides (in pixels) at which it has self-attention, beside the middle."""
+    heads: int | None = None
+    """Heads of self-attention. By default 1 in the unet, one for every 64 of width in the transformer."""
+    patch: int | None = None
+    """transformer: side (in pixels) of the squares that are its tokens, a divisor of the image's sides. By
+    default 2."""
+    positions: Positions = "rotary"
+    """transformer: where its tokens are, by rotated queries and keys or by learned vectors."""
+    width: int = 128
+    """transformer: width of its tokens. Vectors: width of the residual mlp."""
+    dropout: float = 0.0
+    """Share of hidden units dropped in training."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    def __post_init__(self) -> None:
+        checks.integer("T", self.T, low=1, high=1_000_000)
+        checks.one_of("schedule", self.schedule, get_args(ScheduleName))
+        if self.first_log_snr is not None:
+            checks.number("first_log_snr", self.first_log_snr, low=-20.0, high=30.0)
+        checks.number("last_log_snr", self.last_log_snr, low=-30.0, high=20.0)
+        checks.one_of("prediction", self.prediction, get_args(Prediction))
+        checks.one_of("variance", self.variance, get_args(Variance))
+        checks.one_of("loss", self.loss, get_args(DiffusionLoss))
+        checks.number("gamma", self.gamma, above=0.0)
+        if self.channels is not None:
+            check_sizes("channels", self.channels)
+            if not self.channels:
+                raise ValueError("channels is empty; give at least one number of channels.")
+        for name, high in (("blocks", 1000), ("heads", 1 << 10), ("patch", 1 << 10)):
+            if getattr(self, name) is not None:
+                checks.integer(name, getattr(self, name), low=1, high=high)
+        check_sizes("attention", self.attention)
+        checks.integer("width", self.width, low=1, high=1 << 14)
+        checks.number("dropout", self.dropout, low=0.0, below=1.0)
+        checks.one_of("network", self.network, get_args(ImageNetwork))
+        checks.one_of("positions", self.positions, get_args(Positions))
+        self._only_of_its_network()
+
+    def _only_of_its_network(self) -> None:
+        """Refuse what the network would not read."""
+        unet = self.network == "unet"
+        foreign = {"patch": None, "positions": "rotary"} if unet else {"channels": None, "attention": ()}
+        other = "transformer" if unet else "unet"
+        for name, default in foreign.items():
+            if getattr(self, name) not in (default, []):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r} and network is {self.network!r}, which has no such "
+                    f"option; leave it out, or use network {other}."
+                )

@@ -1,0 +1,75 @@
+"""Options of training, and where and how anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from ancestral import checks
+from ancestral.config.strict import STRICT
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16"]
+Compile = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a chain is trained. Counts are in steps of one batch."""
+
+    steps: int = 3000
+    """Optimiser steps in all."""
+    batch_size: int = 128
+    """Examples per step."""
+    seed: int = 0
+    """Decides the initial weights, the data order and every random draw."""
+    learning_rate: float = 2e-3
+    """Peak of the rate, after the warm-up and before the cosine decay to 0."""
+    warmup: int = 100
+    """Steps over which the rate rises from 0 (at most a tenth of all steps)."""
+    weight_decay: float = 0.01
+    """Of AdamW."""
+    clip: float = 1.0
+    """Largest norm of the gradient of the loss per dimension; larger ones are scaled down to it."""
+    ema: float = 0.999
+    """Decay of the weights' moving average, which is what is evaluated; ramped up from 0. 0 for none."""
+    precision: Precision = "auto"
+    """Of the networks in training: auto is bf16 where the hardware multiplies it faster. Laws,
+    likelihoods and evaluation are fp32 always."""
+    compile: Compile = "auto"
+    """Compile the loss and its gradient into one graph: auto does in runs that are long enough to win back
+    the minute that it takes, but for convolutions on a CPU, which gain little."""
+    recompute: bool = False
+    """Gradient checkpointing: blocks keep their inputs only and are computed again in the backward pass: the
+    same gradients for less memory and one forward pass more. A plain mlp has no blocks."""
+    log_every: int = 50
+    """Steps between records of the loss."""
+    evaluate_every: int = 500
+    """Steps between held-out ELBOs (0: only at the end)."""
+    sample_every: int = 1000
+    """Steps between grids of samples (0: only at the end)."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints (0: only at the end)."""
+    keep: int = 2
+    """Checkpoints kept, the newest ones."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    def __post_init__(self) -> None:
+        checks.integer("steps", self.steps, low=1)
+        checks.integer("batch_size", self.batch_size, low=1)
+        checks.integer("seed", self.seed, low=0, high=2**63 - 1)
+        checks.number("learning_rate", self.learning_rate, above=0.0, high=10.0)
+        checks.integer("warmup", self.warmup, low=0)
+        checks.number("weight_decay", self.weight_decay, low=0.0)
+        checks.number("clip", self.clip, above=0.0)
+        checks.number("ema", self.ema, low=0.0, below=1.0)
+        checks.one_of("precision", self.precision, get_args(Precision))
+        checks.one_of("compile", self.compile, get_args(Compile))
+        if not isinstance(self.recompute, bool):
+            raise ValueError(f"recompute is {self.recompute!r}; it must be true or false.")
+        checks.integer("log_every", self.log_every, low=1)
+        checks.integer("evaluate_every", self.evaluate_every, low=0)
+        checks.integer("sample_every", self.sample_every, low=0)
+        checks.integer("checkpoint_every", self.checkpoint_every, low=0)
+        checks.integer("keep", self.keep, low=1)
