@@ -86,11 +86,13 @@ class Discretized(Factorised, ABC):
         """
         gap = 2.0 / (self.levels - 1) / self.scale
         if self.levels - 1 <= 2 * math.ceil(self.reach):
-            return self._summed(torch.zeros_like(self.loc), self.levels - 1)
+            return self._summed(torch.zeros_like(self.loc), self.levels - 1).clamp(max=self.levels - 1.0)
         middle = (self.loc + 1.0) * (0.5 * (self.levels - 1)) - 0.5
         half = math.ceil(self.reach)
         first = (middle.round() - half).clamp(0.0, self.levels - 1.0)
-        return torch.where(gap > 1.0, first + self._summed(first, 2 * half + 1), self._integrated(gap))
+        mean = torch.where(gap > 1.0, first + self._summed(first, 2 * half + 1), self._integrated(gap))
+        # Rounding takes sums of probabilities a little beyond 1.
+        return mean.clamp(0.0, self.levels - 1.0)
 
     def _summed(self, first: Tensor, count: int) -> Tensor:
         """Σ P(X > k) over ``count`` levels k from ``first`` on, those there are."""
