@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from ancestral.chain import BottomUpChain, Chain, MarginalChain
+from ancestral.chain import BottomUpChain, Chain
+from ancestral.marginal import MarginalChain
 from ancestral.schedules import Schedule, posterior
 from ancestral.spec import DataSpec
 

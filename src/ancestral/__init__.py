@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ancestral.build import build_chain as build_chain
     from ancestral.chain import BottomUpChain as BottomUpChain
     from ancestral.chain import Chain as Chain
-    from ancestral.chain import MarginalChain as MarginalChain
     from ancestral.config import DataConfig as DataConfig
     from ancestral.config import DDPMConfig as DDPMConfig
     from ancestral.config import HVAEConfig as HVAEConfig
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from ancestral.evaluation import save_picture as save_picture
     from ancestral.hierarchical import LadderHVAE as LadderHVAE
     from ancestral.hierarchical import MarkovHVAE as MarkovHVAE
+    from ancestral.marginal import MarginalChain as MarginalChain
     from ancestral.runs import fit as fit
     from ancestral.runs import load_run as load_run
     from ancestral.runs import measure_samples as measure_samples
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "build": ["build_chain"],
-    "chain": ["BottomUpChain", "Chain", "MarginalChain"],
+    "chain": ["BottomUpChain", "Chain"],
     "config": [
         "DDPMConfig",
         "DataConfig",
@@ -66,6 +66,7 @@ _HOMES = {
     "elbo": ["Elbo", "Loss", "Reweighting"],
     "evaluation": ["Evaluation", "Ruler", "evaluate", "log_likelihood", "save_picture"],
     "hierarchical": ["LadderHVAE", "MarkovHVAE"],
+    "marginal": ["MarginalChain"],
     "runs": ["fit", "load_run", "measure_samples", "resume_run", "train_run"],
     "samplers": ["Sampler", "draw"],
     "scaling": ["Scaling"],

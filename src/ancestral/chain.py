@@ -14,8 +14,8 @@ Three kinds of chain differ only in how a path z_1 … z_T is drawn from q:
 
 * ``Chain`` draws from the top: q(z_T|x), then q(z_{t−1}|z_t, x) for t = T … 2.
 * ``BottomUpChain`` draws from the data: q(z_1|x), then q(z_t|z_{t−1}) for t = 2 … T.
-* ``MarginalChain`` is a ``Chain`` that also knows q(z_t|x) in closed form, so that the term of one
-  level can be had without walking through the others.
+* ``MarginalChain`` (``marginal.py``) is a ``Chain`` that also knows q(z_t|x) in closed form, so that the
+  term of one level can be had without walking through the others.
 
 Every law is a ``torch.distributions.Distribution`` whose batch is the examples, (n,), so that
 ``log_prob`` is (n,): wrap what is factorised in ``Independent``.
@@ -24,7 +24,7 @@ Every law is a ``torch.distributions.Distribution`` whose batch is the examples,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,23 +140,35 @@ class Chain(nn.Module, ABC):
 
     # Paths ------------------------------------------------------------------------------------------
 
-    def path(self, x: Tensor, h: Features | None = None) -> Iterator[Link]:
+    def path(
+        self, x: Tensor, h: Features | None = None, *, z: Sequence[Tensor] | None = None
+    ) -> Iterator[Link]:
         """Draw one path z ~ q(z_{1:T}|x) per example and yield its links, each level once.
 
-        ``x`` is (n, *shape); ``h`` its features, where they are there already. Walking lazily keeps two
-        levels in memory, whatever T is.
+        ``x`` is (n, *shape); ``h`` its features, where they are there already. With ``z``, z_1 … z_T, nothing
+        is drawn: the links are those of these latents. Walking lazily keeps two levels in memory, whatever T
+        is.
         """
         h = self.features(x) if h is None else h
         q = self.q_top(h)
-        z = q.rsample()
-        yield Link(self.T, z, q, self.p_top(len(x)), closed=True)
-        state = self.carry(None, z, self.T)
+        value = q.rsample() if z is None else z[-1]
+        yield Link(self.T, value, q, self.p_top(len(x)), closed=True)
+        state = self.carry(None, value, self.T)
         for t in range(self.T, 1, -1):
             q = self.q_step(state, h, t)
-            z = q.rsample()
-            yield Link(t - 1, z, q, self.p_step(state, t), closed=True)
-            state = self.carry(state, z, t - 1)
+            value = q.rsample() if z is None else z[t - 2]
+            yield Link(t - 1, value, q, self.p_step(state, t), closed=True)
+            state = self.carry(state, value, t - 1)
         yield Link(0, x, None, self.p_step(state, 1), closed=False)
+
+    def log_joint(self, x: Tensor, z: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """log p(z_{1:T}) and log p(x|z_1) at given latents z_1 … z_T, (n,) nats each; q is not asked."""
+        log_prior = self.p_top(len(x)).log_prob(z[-1])
+        state = self.carry(None, z[-1], self.T)
+        for t in range(self.T, 1, -1):
+            log_prior = log_prior + self.p_step(state, t).log_prob(z[t - 2])
+            state = self.carry(state, z[t - 2], t - 1)
+        return log_prior, self.p_step(state, 1).log_prob(x)
 
     # Bounds -----------------------------------------------------------------------------------------
 
@@ -167,7 +179,7 @@ class Chain(nn.Module, ABC):
         are closed-form KLs given the level above, the reconstruction is Monte Carlo.
         """
         checks.integer("samples", samples, low=1)
-        xs, h = self._repeated(x, samples)
+        xs, h = self.repeated(x, samples)
         costs: dict[int, Tensor] = {
             link.t: link.cost().unflatten(0, (len(x), samples)).mean(dim=1) for link in self.path(xs, h)
         }
@@ -187,7 +199,7 @@ class Chain(nn.Module, ABC):
         and with the exact posterior every single draw equals log p(x).
         """
         checks.integer("samples", samples, low=1)
-        xs, h = self._repeated(x, samples)
+        xs, h = self.repeated(x, samples)
         total: Tensor | None = None
         for link in self.path(xs, h):
             ratio = link.log_ratio()
@@ -195,7 +207,8 @@ class Chain(nn.Module, ABC):
         assert total is not None
         return total.unflatten(0, (len(x), samples))
 
-    def _repeated(self, x: Tensor, samples: int) -> tuple[Tensor, Features]:
+    def repeated(self, x: Tensor, samples: int) -> tuple[Tensor, Features]:
+        """Each example ``samples`` times in a row, and its features."""
         h = self.features(x)
         if samples == 1:
             return x, h
@@ -264,80 +277,18 @@ class BottomUpChain(Chain):
             raise TypeError("a bottom-up q has no closed-form q(z_T|x); draw a path with `path`.")
         return self.q_first(h)
 
-    def path(self, x: Tensor, h: Features | None = None) -> Iterator[Link]:
-        """Draw one path z ~ q(z_{1:T}|x) per example, from the data upwards, and yield its links."""
+    def path(
+        self, x: Tensor, h: Features | None = None, *, z: Sequence[Tensor] | None = None
+    ) -> Iterator[Link]:
+        """As ``Chain.path``, from the data upwards."""
         h = self.features(x) if h is None else h
         below, q_below = x, None
         for t in range(1, self.T + 1):
             q = self.q_first(h) if t == 1 else self.q_up(below, t)
-            z = q.rsample()
-            yield Link(t - 1, below, q_below, self.p_step(z, t), closed=False)
-            below, q_below = z, q
+            value = q.rsample() if z is None else z[t - 1]
+            yield Link(t - 1, below, q_below, self.p_step(value, t), closed=False)
+            below, q_below = value, q
         yield Link(self.T, below, q_below, self.p_top(len(x)), closed=True)
-
-
-class MarginalChain(Chain):
-    """A chain whose q(z_t|x) is closed-form, so that one level's term needs no walk through the others.
-
-    ``p_step`` and ``q_step`` must take t as a whole number or as a tensor (n,) of one level per example.
-    """
-
-    @abstractmethod
-    def q_marginal(self, h: Features, t: Tensor) -> Distribution:
-        """q(z_t|x) for one level per example: ``t`` is (n,), whole numbers in 1 … T."""
-
-    def matching_at(self, h: Features, t: Tensor) -> Tensor:
-        """KL( q(z_{t−1}|z_t,x) ‖ p(z_{t−1}|z_t) ) at one level per example, t in 2 … T; shape (n,)."""
-        z = self.q_marginal(h, t).rsample()
-        return kl_divergence(self.q_step(z, h, t), self.p_step(z, t))  # type: ignore[arg-type]
-
-    def elbo(self, x: Tensor, *, samples: int = 1) -> Elbo:
-        """The ELBO of x, (n, *shape), swept over all levels: T network calls for each of ``samples``.
-
-        Each level's z_t is drawn afresh from q(z_t|x). The terms have the same means as along one path,
-        and their sum varies far less, as the errors of neighbouring levels are independent.
-        """
-        checks.integer("samples", samples, low=1)
-        xs, h = self._repeated(x, samples)
-        columns = [
-            self.matching_at(h, torch.full((len(xs),), t, device=x.device)) for t in range(2, self.T + 1)
-        ]
-        reconstruction, prior = self._ends(xs, h)
-        matching = torch.stack(columns, dim=1) if columns else reconstruction.new_zeros(len(xs), 0)
-
-        def averaged(costs: Tensor) -> Tensor:
-            return costs.unflatten(0, (len(x), samples)).mean(dim=1)
-
-        return Elbo(
-            averaged(reconstruction), averaged(matching), averaged(prior), self.spec.dims, self.discrete
-        )
-
-    def elbo_sampled(self, x: Tensor, *, levels: int = 1) -> Elbo:
-        """The ELBO with its sum of matching terms estimated from ``levels`` random t, at 1 + levels calls.
-
-        t is drawn uniformly from 2 … T, with replacement, for each example and draw, and its term is
-        weighted by (T − 1) / levels. Unbiased; the spread of ``total`` over examples includes the
-        spread that the random t add, so the usual standard error of its mean is right.
-        """
-        checks.integer("levels", levels, low=1)
-        n, h = len(x), self.features(x)
-        reconstruction, prior = self._ends(x, h)
-        matching = reconstruction.new_zeros(n, self.T - 1)
-        if self.T > 1:
-            for _ in range(levels):
-                t = torch.randint(2, self.T + 1, (n,), device=x.device)
-                cost = self.matching_at(h, t) * ((self.T - 1) / levels)
-                matching = matching.scatter_add(1, (t - 2)[:, None], cost[:, None])
-        return Elbo(reconstruction, matching, prior, self.spec.dims, self.discrete)
-
-    def _ends(self, x: Tensor, h: Features) -> tuple[Tensor, Tensor]:
-        """The reconstruction and prior terms, (n,) each."""
-        z1 = self.q_marginal(h, torch.ones(len(x), dtype=torch.long, device=x.device)).rsample()
-        return -self.p_step(z1, 1).log_prob(x), kl_divergence(self.q_top(h), self.p_top(len(x)))
-
-    def training_loss(self, x: Tensor) -> Loss:
-        """As ``Chain.training_loss``, with ``training_samples`` random t per example in place of paths."""
-        return self.reweighting.loss(self.elbo_sampled(x, levels=self.training_samples))
 
 
 def final_value(law: Distribution, final: str) -> Tensor:

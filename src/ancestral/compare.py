@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ancestral.chain import Chain, MarginalChain
+from ancestral.chain import Chain
 from ancestral.config import (
     MODELS,
     DataConfig,
@@ -32,6 +32,7 @@ from ancestral.evaluation import (
 )
 from ancestral.evaluation.bounds import Progress
 from ancestral.evaluation.quality import LEAST
+from ancestral.marginal import MarginalChain
 from ancestral.randomness import own_randomness, reseed
 from ancestral.runs import (
     MeasuredSamples,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ancestral.chain import MarginalChain
 from ancestral.compare import IMPORTANCE_T, Compared
+from ancestral.marginal import MarginalChain
 
 
 def table(compared: list[Compared]) -> list[tuple[str, list[str]]]:

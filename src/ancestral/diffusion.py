@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
 from ancestral import checks
-from ancestral.chain import Features, MarginalChain, final_value
+from ancestral.chain import Features, final_value
 from ancestral.discretized import DiscretizedNormal
 from ancestral.distributions import DiagonalNormal, full_precision, standard_normal, sum_event
 from ancestral.elbo import Loss
+from ancestral.marginal import MarginalChain
 from ancestral.scaling import Scaling
 from ancestral.schedules import Posterior, Schedule, log_snr, posterior, spread, strided
 from ancestral.spec import DataSpec

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
-from ancestral.chain import BottomUpChain, Chain, MarginalChain, final_value
+from ancestral.chain import BottomUpChain, Chain, final_value
 from ancestral.discretized import DiscretizedNormal
 from ancestral.distributions import DiagonalNormal
 from ancestral.elbo import Reweighting
 from ancestral.evaluation import evaluate, log_likelihood
+from ancestral.marginal import MarginalChain
 from ancestral.spec import DataSpec
 
 pytestmark = pytest.mark.usefixtures("float64")

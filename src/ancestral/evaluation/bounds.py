@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ancestral import checks
-from ancestral.chain import Chain, MarginalChain
+from ancestral.chain import Chain
 from ancestral.data import Examples, feed
 from ancestral.elbo import Elbo
+from ancestral.marginal import MarginalChain
 from ancestral.randomness import own_randomness, reseed
 
 Progress = Callable[[int, int], None]

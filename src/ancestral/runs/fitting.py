@@ -12,10 +12,11 @@ import torch
 
 from ancestral import checks
 from ancestral.build import build_chain
-from ancestral.chain import Chain, MarginalChain
+from ancestral.chain import Chain
 from ancestral.config import RunConfig, TrainingConfig
 from ancestral.data import Dataset, content_hash, load_data
 from ancestral.evaluation import evaluate, save_picture
+from ancestral.marginal import MarginalChain
 from ancestral.randomness import mixed, own_randomness, reseed
 from ancestral.runs.folder import RunFolder
 from ancestral.training import StepRecord, TrainingDiverged, TrainingState, train

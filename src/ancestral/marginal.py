@@ -1,0 +1,77 @@
+"""Chains whose q(z_t|x) is closed-form, so that the term of any one level can be had by itself."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, kl_divergence
+
+from ancestral import checks
+from ancestral.chain import Chain, Features
+from ancestral.elbo import Elbo, Loss
+
+
+class MarginalChain(Chain):
+    """A chain whose q(z_t|x) is closed-form, so that one level's term needs no walk through the others.
+
+    ``p_step`` and ``q_step`` must take t as a whole number or as a tensor (n,) of one level per example.
+    """
+
+    @abstractmethod
+    def q_marginal(self, h: Features, t: Tensor) -> Distribution:
+        """q(z_t|x) for one level per example: ``t`` is (n,), whole numbers in 1 … T."""
+
+    def matching_at(self, h: Features, t: Tensor) -> Tensor:
+        """KL( q(z_{t−1}|z_t,x) ‖ p(z_{t−1}|z_t) ) at one level per example, t in 2 … T; shape (n,)."""
+        z = self.q_marginal(h, t).rsample()
+        return kl_divergence(self.q_step(z, h, t), self.p_step(z, t))  # type: ignore[arg-type]
+
+    def elbo(self, x: Tensor, *, samples: int = 1) -> Elbo:
+        """The ELBO of x, (n, *shape), swept over all levels: T network calls for each of ``samples``.
+
+        Each level's z_t is drawn afresh from q(z_t|x). The terms have the same means as along one path,
+        and their sum varies far less, as the errors of neighbouring levels are independent.
+        """
+        checks.integer("samples", samples, low=1)
+        xs, h = self.repeated(x, samples)
+        columns = [
+            self.matching_at(h, torch.full((len(xs),), t, device=x.device)) for t in range(2, self.T + 1)
+        ]
+        reconstruction, prior = self._ends(xs, h)
+        matching = torch.stack(columns, dim=1) if columns else reconstruction.new_zeros(len(xs), 0)
+
+        def averaged(costs: Tensor) -> Tensor:
+            return costs.unflatten(0, (len(x), samples)).mean(dim=1)
+
+        return Elbo(
+            averaged(reconstruction), averaged(matching), averaged(prior), self.spec.dims, self.discrete
+        )
+
+    def elbo_sampled(self, x: Tensor, *, levels: int = 1) -> Elbo:
+        """The ELBO with its sum of matching terms estimated from ``levels`` random t, at 1 + levels calls.
+
+        t is drawn uniformly from 2 … T, with replacement, for each example and draw, and its term is
+        weighted by (T − 1) / levels. Unbiased; the spread of ``total`` over examples includes the
+        spread that the random t add, so the usual standard error of its mean is right.
+        """
+        checks.integer("levels", levels, low=1)
+        n, h = len(x), self.features(x)
+        reconstruction, prior = self._ends(x, h)
+        matching = reconstruction.new_zeros(n, self.T - 1)
+        if self.T > 1:
+            for _ in range(levels):
+                t = torch.randint(2, self.T + 1, (n,), device=x.device)
+                cost = self.matching_at(h, t) * ((self.T - 1) / levels)
+                matching = matching.scatter_add(1, (t - 2)[:, None], cost[:, None])
+        return Elbo(reconstruction, matching, prior, self.spec.dims, self.discrete)
+
+    def _ends(self, x: Tensor, h: Features) -> tuple[Tensor, Tensor]:
+        """The reconstruction and prior terms, (n,) each."""
+        z1 = self.q_marginal(h, torch.ones(len(x), dtype=torch.long, device=x.device)).rsample()
+        return -self.p_step(z1, 1).log_prob(x), kl_divergence(self.q_top(h), self.p_top(len(x)))
+
+    def training_loss(self, x: Tensor) -> Loss:
+        """As ``Chain.training_loss``, with ``training_samples`` random t per example in place of paths."""
+        return self.reweighting.loss(self.elbo_sampled(x, levels=self.training_samples))
