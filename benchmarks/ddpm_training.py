@@ -13,6 +13,7 @@ process holds while it trains beyond what it held after its imports.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import paired
@@ -57,6 +58,14 @@ def measured(peer: str, options: Any) -> list[dict[str, Any]]:
     return records
 
 
+def kept(options: Any) -> list[dict[str, Any]]:
+    """What an earlier run found of the peers that this one leaves out."""
+    if options.out is None or not options.out.exists():
+        return []
+    records: list[dict[str, Any]] = json.loads(options.out.read_text(encoding="utf-8"))
+    return [record for record in records if record["peer"].partition(",")[0] not in options.peers]
+
+
 def main() -> None:
     """Time the rounds and write the ratios."""
     parser = paired.parser(__doc__, "ddpm_training")
@@ -68,7 +77,8 @@ def main() -> None:
     options = paired.parsed(parser)
     if options.quick:
         options.batch = 4
-    paired.write([record for peer in options.peers for record in measured(peer, options)], options)
+    records = [record for peer in options.peers for record in measured(peer, options)]
+    paired.write([*kept(options), *records], options)
 
 
 if __name__ == "__main__":

@@ -266,11 +266,11 @@ def parsed(out: argparse.ArgumentParser, arguments: list[str] | None = None) -> 
 
 
 def write(records: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    """Write the records where the options say, if anywhere."""
+    """Write the records where the options say, if anywhere; those of an earlier run keep their command."""
     if options.out is None:
         return
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    marked = [{**record, "command": options.command} for record in records]
+    marked = [{"command": options.command, **record} for record in records]
     options.out.write_text(json.dumps(marked, indent=1) + "\n", encoding="utf-8")
 
 

@@ -53,12 +53,14 @@ def _title(records: Sequence[Record]) -> str:
 
 def _section(title: str, records: Sequence[Record], body: Iterable[str]) -> str:
     lines = [f"## {title}", ""]
-    command = records[0].get("command")
-    if command:
-        lines += [f"    .venv-bench/bin/{command}", ""]
+    commands = dict.fromkeys(record["command"] for record in records if "command" in record)
+    if commands:
+        lines += [*(f"    .venv-bench/bin/{command}" for command in commands), ""]
     for machine in dict.fromkeys(record["machine"] for record in records):
         rounds = {record.get("rounds", 0) for record in records if record["machine"] == machine}
-        most = f"; {max(rounds)} rounds" if max(rounds) > 1 else ""
+        most = (
+            f"; {'up to ' if len(rounds - {0, 1}) > 1 else ''}{max(rounds)} rounds" if max(rounds) > 1 else ""
+        )
         version = records[0].get("our_version")
         of = f"ancestral {version} on " if version else ""
         lines.append(f"{of}{machine}{most}.")
