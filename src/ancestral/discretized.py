@@ -106,11 +106,13 @@ class Discretized(Factorised, ABC):
 
     def _sorted(self, loc: Tensor, scale: Tensor) -> Tensor:
         """The mean of flat entries, each by what its width asks for."""
-        mean = torch.empty_like(loc)
         wide = scale >= 2.0 / (self.levels - 1)
-        for kind, rule in ((wide, self._integrated), (~wide, self._summed)):
-            index = kind.nonzero().squeeze(1)
-            mean[index] = rule(loc[index], scale[index])
+        if bool(wide.all()):
+            return self._integrated(loc, scale)
+        mean = self._summed(loc, scale)
+        if bool(wide.any()):
+            index = wide.nonzero().squeeze(1)
+            mean.index_copy_(0, index, self._integrated(loc[index], scale[index]))
         return mean
 
     def _summed(self, loc: Tensor, scale: Tensor) -> Tensor:
