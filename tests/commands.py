@@ -17,7 +17,16 @@ from ancestral.cli import main
 
 PATIENCE = 120.0
 """Seconds after which a process that should have come to something is given up."""
-PRELOAD = ["ancestral.runs", "ancestral.cli.train", "torch._dynamo", "PIL.Image", "pydantic", "rich.progress"]
+PRELOAD = [
+    "ancestral.recipes",
+    "ancestral.cli.recipe",
+    "ancestral.runs",
+    "ancestral.cli.train",
+    "torch._dynamo",
+    "PIL.Image",
+    "pydantic",
+    "rich.progress",
+]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,12 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+
+from ancestral.data import load_data
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -96,3 +101,31 @@ def test_the_time_to_a_distance_is_that_of_the_first_checkpoint_there(monkeypatc
     ours = [{"seconds": s, "distance": d} for s, d in ((60.0, 30.0), (120.0, 9.0), (180.0, 5.0))]
     assert module.ratio_of(theirs, ours) == {"ratio": 15.0, "low": 15.0, "high": 30.0, "ours": 120.0}
     assert module.ratio_of(theirs, ours[:1]) is None
+
+
+def test_cifar10_is_written_as_data_take_it(tmp_path):
+    """From binary batches, channel by channel, and from folders of pictures, class by class."""
+    script = importlib.import_module("cifar10_npz")
+    rng = np.random.default_rng(0)
+    images, classes = (
+        rng.integers(0, 256, (7, 3, 32, 32), np.uint8),
+        np.array([0, 1, 0, 1, 0, 0, 1], np.uint8),
+    )
+    records = np.concatenate([classes[:, None], images.reshape(7, -1)], axis=1)
+    files = {"data_batch_1.bin": records[:2], "data_batch_2.bin": records[2:4], "test_batch.bin": records[4:]}
+    (tmp_path / "batches").mkdir()
+    for name, rows in files.items():
+        rows.tofile(tmp_path / "batches" / name)
+    script.write(tmp_path / "batches", tmp_path / "a.npz")
+    data = load_data(tmp_path / "a.npz", validation=0.0)
+    assert torch.equal(data.train.x, torch.from_numpy(images[:4]))
+    assert torch.equal(data.test.x, torch.from_numpy(images[4:]))
+    assert data.train.labels.tolist() == [0, 1, 0, 1]
+    for i, (image, label) in enumerate(zip(images, classes, strict=True)):
+        folder = tmp_path / "pictures" / ("train" if i < 4 else "test") / f"kind-{label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{i}.png")
+    script.write(tmp_path / "pictures", tmp_path / "b.npz")
+    data = load_data(tmp_path / "b.npz", validation=0.0)
+    assert torch.equal(data.train.x, torch.from_numpy(images[[0, 2, 1, 3]]))
+    assert data.test.labels.tolist() == [0, 0, 1]

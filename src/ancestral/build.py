@@ -109,14 +109,18 @@ def _decoder(
 
 
 def _mlp(config: VAEConfig | HVAEConfig, n_in: int, n_out: int, hidden: tuple[int, ...]) -> MLP:
-    activation = config.activation if isinstance(config, VAEConfig) else "silu"
-    return MLP(n_in, n_out, hidden=hidden, activation=activation, dropout=config.dropout)
+    return MLP(n_in, n_out, hidden=hidden, activation=config.activation, dropout=config.dropout)
+
+
+def _is_conv(config: VAEConfig | HVAEConfig, spec: DataSpec) -> bool:
+    """Whether the networks next to the data are convolutional."""
+    if config.network == "conv" and not spec.is_image:
+        raise ValueError("network is 'conv' and the data are vectors; use network mlp (or auto).")
+    return spec.is_image and config.network != "mlp"
 
 
 def _vae(config: VAEConfig, spec: DataSpec, scaling: Scaling) -> VAE:
-    if config.network == "conv" and not spec.is_image:
-        raise ValueError("network is 'conv' and the data are vectors; use network mlp (or auto).")
-    conv = spec.is_image and config.network != "mlp"
+    conv = _is_conv(config, spec)
     latent = config.latent_dims or (32 if spec.is_image else spec.dims)
     likelihood = build_likelihood(config.likelihood, spec, scaling)
     return VAE(
@@ -141,10 +145,11 @@ def _markov(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> MarkovHVAE:
     # Each level half the size of the one below, as in a ladder of abstractions.
     dims = _per_level(config, tuple(max(first >> level, 2) for level in range(config.levels)))
     likelihood = build_likelihood(config.likelihood, spec, scaling)
-    conv = spec.is_image
+    hidden = config.hidden if config.first_hidden is None else config.first_hidden
+    conv = _is_conv(config, spec)
     return MarkovHVAE(
-        _encoder(config, spec, 2 * dims[0], hidden=config.hidden, conv=conv),
-        _decoder(config, spec, dims[0], per_entry=likelihood.per_entry, hidden=config.hidden, conv=conv),
+        _encoder(config, spec, 2 * dims[0], hidden=hidden, conv=conv),
+        _decoder(config, spec, dims[0], per_entry=likelihood.per_entry, hidden=hidden, conv=conv),
         ups=[_mlp(config, low, 2 * high, config.hidden) for low, high in itertools.pairwise(dims)],
         downs=[_mlp(config, high, 2 * low, config.hidden) for low, high in itertools.pairwise(dims)],
         likelihood=likelihood,

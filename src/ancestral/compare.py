@@ -45,7 +45,7 @@ from ancestral.runs import (
     train_run,
 )
 from ancestral.runs.fitting import initial_chain
-from ancestral.runs.folder import model_json
+from ancestral.runs.options import model_json
 from ancestral.runs.quality import check_count
 from ancestral.samplers import computing, draw
 from ancestral.training.checkpoint import write_text_atomically

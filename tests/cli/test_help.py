@@ -30,6 +30,8 @@ HELPS = [
     ["train", "hvae", "--help"],
     ["train", "ddpm", "--help"],
     ["train", "--resume", "--help"],
+    ["recipe", "list", "--help"],
+    ["recipe", "run", "--help"],
     *([command, "--help"] for command in COMMANDS if command != "train"),
 ]
 ANSWER = """
@@ -149,6 +151,8 @@ NEAR = [
     (["evaluate", "r", "--importance-sample", "3"], "--importance-samples"),
     (["compare", "--data", "digits", "--out", "r", "--models", "vea"], "'vae'"),
     (["info", "r", "--jsn"], "--json"),
+    (["recipe", "lst"], "'list'"),
+    (["recipe", "run", "mnist-vae", "--data", "digits"], "'mnist-vae-1'"),
 ]
 
 

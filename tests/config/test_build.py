@@ -222,6 +222,38 @@ def test_a_decoder_mirrors_its_encoder():
     assert [layer.out_features for layer in markov.decoder if isinstance(layer, nn.Linear)] == [5, 7, 6]
 
 
+def test_a_bottom_up_posterior_may_be_of_mlps_of_the_sizes_of_each_level():
+    """The two-layer model of Burda et al. (2016) in small: x-7-7-4, 4-5-5-3, and back."""
+    model = HVAEConfig(
+        levels=2,
+        posterior="bottom-up",
+        network="mlp",
+        first_hidden=(7, 6),
+        hidden=(5,),
+        latent_dims=(4, 3),
+        activation="tanh",
+    )
+    chain = works(model, DATA["8x8 bits"])
+    assert isinstance(chain, MarkovHVAE)
+
+    def sizes(network: nn.Module) -> list[tuple[int, int]]:
+        return [
+            (layer.in_features, layer.out_features)
+            for layer in network.modules()
+            if isinstance(layer, nn.Linear)
+        ]
+
+    assert sizes(chain.encoder) == [(64, 7), (7, 6), (6, 8)]
+    assert sizes(chain.decoder) == [(4, 6), (6, 7), (7, 64)]
+    assert sizes(chain.ups[0]) == [(4, 5), (5, 6)]
+    assert sizes(chain.downs[0]) == [(3, 5), (5, 8)]
+    assert not any(isinstance(module, nn.SiLU | nn.Conv2d) for module in chain.modules())
+    with pytest.raises(ValueError, match="network is 'conv' and the data are vectors"):
+        works(replace(model, network="conv"), DATA["6 numbers"])
+    with pytest.raises(ValueError, match="network is 'mlp' and posterior is 'top-down'"):
+        replace(model, posterior="top-down")
+
+
 def test_blocks_and_dropout_reach_every_part():
     ladder = built(HVAEConfig(levels=2, width=4, blocks=3, dropout=0.25), DATA["8x8"])
     for part, count in ((ladder.bottom_up, 6), *((part, 3) for part in ladder.top_downs)):

@@ -89,8 +89,15 @@ class HVAEConfig:
     latent_dims: tuple[int, ...] | None = None
     """bottom-up: sizes of z_1 ... z_T. top-down: channels (images) or sizes (vectors) of z_1 ... z_T.
     One number stands for all levels."""
+    network: Network = "auto"
+    """bottom-up: of the networks between the data and z_1; auto is conv for images, mlp for vectors."""
     hidden: tuple[int, ...] = (200,)
     """bottom-up: hidden layers of each mlp between levels."""
+    first_hidden: tuple[int, ...] | None = None
+    """bottom-up: hidden layers of the mlps between the data and z_1, nearest the data first; by default
+    those of hidden."""
+    activation: Activation = "silu"
+    """bottom-up: of the mlps."""
     width: int = 48
     """Width of the ladder's stream, or channels of the bottom-up posterior's conv networks."""
     blocks: int = 1
@@ -117,10 +124,25 @@ class HVAEConfig:
                     f"latent_dims has {len(self.latent_dims)} sizes for {self.levels} levels; give one "
                     "for all levels, or one for each."
                 )
+        checks.one_of("network", self.network, get_args(Network))
+        checks.one_of("activation", self.activation, get_args(Activation))
         check_sizes("hidden", self.hidden)
+        if self.first_hidden is not None:
+            check_sizes("first_hidden", self.first_hidden)
+        self._only_of_its_posterior()
         checks.integer("width", self.width, low=1, high=1 << 14)
         checks.integer("blocks", self.blocks, low=1, high=1000)
         checks.number("dropout", self.dropout, low=0.0, below=1.0)
         checks.number("beta", self.beta, low=0.0)
         checks.number("free_bits", self.free_bits, low=0.0)
         checks.integer("training_samples", self.training_samples, low=1, high=100_000)
+
+    def _only_of_its_posterior(self) -> None:
+        """Refuse what a ladder would not read."""
+        foreign = {"network": "auto", "first_hidden": None, "activation": "silu"}
+        for name, default in foreign.items():
+            if self.posterior == "top-down" and getattr(self, name) != default:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r} and posterior is 'top-down', which has no such "
+                    "option; leave it out, or use posterior bottom-up."
+                )

@@ -195,6 +195,10 @@ class _Session:
         self.device = state.device
         self.records: list[dict[str, Any]] = []
         self.seconds = 0.0
+        self.seconds_before = 0.0
+        """Of earlier calls, for the steps that are not taken again."""
+        if folder is not None and (earlier := folder.records("timing.jsonl")):
+            self.seconds_before = float(earlier[-1]["seconds"])
         self.started_at = state.images_seen
 
     @property
@@ -247,7 +251,7 @@ class _Session:
                 },
             )
             if self.folder is not None:
-                timing = {"step": record.step, "seconds": self.seconds}
+                timing = {"step": record.step, "seconds": self.seconds_before + self.seconds}
                 self.folder.append("timing.jsonl", {**timing, "images_per_second": self.images_per_second})
         if self._due(config.evaluate_every, record.step) and self.data.validation is not None:
             self._evaluate(record.step)

@@ -14,7 +14,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -22,18 +22,10 @@ import ancestral
 from ancestral import checks
 from ancestral.build import build_chain
 from ancestral.chain import Chain
-from ancestral.config import (
-    MODELS,
-    DataConfig,
-    DDPMConfig,
-    HVAEConfig,
-    ModelConfig,
-    RunConfig,
-    TrainingConfig,
-    VAEConfig,
-)
+from ancestral.config import DataConfig, RunConfig, TrainingConfig
 from ancestral.data import Dataset, content_hash
 from ancestral.randomness import own_randomness
+from ancestral.runs.options import model_json, read_model, read_options
 from ancestral.spec import DataSpec
 from ancestral.training.checkpoint import (
     TEMPORARY,
@@ -48,7 +40,6 @@ from ancestral.training.checkpoint import (
 from ancestral.training.state import TrainingState, restore_model
 
 FORMAT = 1
-C = TypeVar("C", DataConfig, TrainingConfig, VAEConfig, HVAEConfig, DDPMConfig)
 
 
 class RunFolder:
@@ -133,29 +124,18 @@ class RunFolder:
                 "the chain yourself and call load_run(path, chain=chain)."
             )
         return RunConfig(
-            data=_typed(DataConfig, self.facts["data"], self._where("data")),
-            model=self._model(self.facts["model"]),
+            data=read_options(DataConfig, self.facts["data"], self._where("data")),
+            model=read_model(self.facts["model"], self._where("model")),
             training=self.training,
         )
 
     def _where(self, part: str) -> str:
         return f"{self.path / 'config.json'}: {part}"
 
-    def _model(self, given: Any) -> ModelConfig:
-        where = self._where("model")
-        values = dict(given) if isinstance(given, dict) else {}
-        kind = values.pop("kind", None)
-        checks.one_of(f"{where}.kind", kind, MODELS)
-        if kind == VAEConfig.kind:
-            return _typed(VAEConfig, values, where)
-        if kind == HVAEConfig.kind:
-            return _typed(HVAEConfig, values, where)
-        return _typed(DDPMConfig, values, where)
-
     @property
     def training(self) -> TrainingConfig:
         """The training options, checked again."""
-        return _typed(TrainingConfig, self.facts["training"], self._where("training"))
+        return read_options(TrainingConfig, self.facts["training"], self._where("training"))
 
     # checkpoints -------------------------------------------------------------------------------------
 
@@ -242,11 +222,6 @@ def load_run(path: str | Path, *, chain: Chain | None = None) -> Chain:
     return chain
 
 
-def model_json(config: ModelConfig) -> dict[str, Any]:
-    """A model's options with its kind."""
-    return {"kind": config.kind, **dataclasses.asdict(config)}
-
-
 def _check_free(path: Path) -> None:
     """Refuse a path where a new run would mix with what is there."""
     if (path / "config.json").exists():
@@ -267,34 +242,3 @@ def _named(checkpoint: Path) -> Iterator[None]:
         yield
     except ValueError as error:
         raise CheckpointError(f"{checkpoint}: {error}") from error
-
-
-def _typed(kind: type[C], values: Any, where: str) -> C:
-    """Options read back from JSON: unknown, missing and mistyped ones are named."""
-    from pydantic import TypeAdapter, ValidationError
-
-    _check_keys(kind, values, where)
-    try:
-        # As JSON, where a list is a tuple and otherwise every type must be what it is.
-        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
-    except ValidationError as error:
-        raise ValueError(_problem(error.errors()[0], where)) from error
-
-
-def _problem(found: Any, where: str) -> str:
-    """One message from what pydantic found, in our words where they are ours."""
-    place = ".".join([where, *(str(part) for part in found["loc"])])
-    return f"{place}: {found['msg'].removeprefix('Value error, ').rstrip('.')}."
-
-
-def _check_keys(kind: Any, values: Any, where: str) -> None:
-    fields = {field.name: field.default_factory for field in dataclasses.fields(kind)}
-    given = values.keys() if isinstance(values, dict) else set()
-    if not isinstance(values, dict) or given != fields.keys():
-        raise ValueError(
-            f"{where}: the options do not fit this version: unknown {sorted(given - fields.keys())}, missing "
-            f"{sorted(fields.keys() - given)}."
-        )
-    for name, part in fields.items():
-        if dataclasses.is_dataclass(part):
-            _check_keys(part, values[name], f"{where}.{name}")

@@ -1,0 +1,17 @@
+"""Recipes: a config, a command and the figure that they gave, in a folder each."""
+
+from ancestral.recipes.recipe import SHELF, Figure, Needs, Recipe, open_recipe, open_recipes
+from ancestral.recipes.result import Result
+from ancestral.recipes.running import Shortened, run_recipe
+
+__all__ = [
+    "SHELF",
+    "Figure",
+    "Needs",
+    "Recipe",
+    "Result",
+    "Shortened",
+    "open_recipe",
+    "open_recipes",
+    "run_recipe",
+]

@@ -1,0 +1,77 @@
+"""What a run of a recipe gave: result.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Planned:
+    """How many of something the recipe asks for, and how many there were."""
+
+    planned: int
+    taken: int
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """A figure and all that it depends on."""
+
+    recipe: str
+    metric: str
+    """nll or bits_per_dim; smaller is better."""
+    value: float
+    stderr: float
+    """Standard error of the mean over examples, which includes that of random draws."""
+    unit: str
+    n: int
+    """Test examples."""
+    data: str
+    binarization: str
+    """none, or how bits were drawn in training and for the test."""
+    estimator: str
+    """In words, with the number of samples."""
+    seed: int
+    """Of training."""
+    evaluation_seed: int
+    seconds: float
+    """Of training steps alone."""
+    evaluation_seconds: float
+    machine: str
+    """Where it was trained, and evaluated last."""
+    parameters: int
+    version: str
+    shortened: bool
+    """Whether it had fewer steps or samples than the recipe asks for."""
+    steps: Planned
+    samples: Planned
+    elbo: float
+    """Nats per example, larger is better: beside an nll, what importance sampling gained."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    @staticmethod
+    def read(path: Path) -> Result:
+        """The result in a file. ``ValueError`` names what does not fit."""
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            return TypeAdapter(Result).validate_json(path.read_text(encoding="utf-8"), strict=True)
+        except (OSError, ValidationError) as error:
+            raise ValueError(f"{path} is not a recipe's result ({error}).") from error
+
+    def json(self) -> dict[str, Any]:
+        """As in the file."""
+        return dataclasses.asdict(self)
+
+    def write(self, path: Path) -> None:
+        """Replace the file as a whole."""
+        from ancestral.training.checkpoint import write_text_atomically
+
+        write_text_atomically(path, json.dumps(self.json(), indent=1) + "\n")
