@@ -16,6 +16,7 @@ from ancestral.config import (
     ModelConfig,
     VAEConfig,
 )
+from ancestral.config.autoencoders import SHALLOW
 from ancestral.diffusion import DDPM
 from ancestral.elbo import Reweighting
 from ancestral.hierarchical import LadderHVAE, MarkovHVAE
@@ -27,14 +28,8 @@ from ancestral.likelihoods import (
     Likelihood,
 )
 from ancestral.networks import MLP, ConvDecoder, ConvEncoder, TimeMLP, Transformer, UNet
-from ancestral.networks.ladder import (
-    VECTOR,
-    BottomUp,
-    Head,
-    Posterior,
-    TopDown,
-    level_sizes,
-)
+from ancestral.networks.deep_ladder import Plan, deep_parts
+from ancestral.networks.ladder import VECTOR, Parts, basic_parts, level_sizes
 from ancestral.scaling import Scaling
 from ancestral.schedules import Schedule
 from ancestral.spec import DataSpec
@@ -119,6 +114,11 @@ def _is_conv(config: VAEConfig | HVAEConfig, spec: DataSpec) -> bool:
     return spec.is_image and config.network != "mlp"
 
 
+def _reweighting(config: VAEConfig | HVAEConfig) -> Reweighting:
+    balance = isinstance(config, HVAEConfig) and config.kl_balance
+    return Reweighting(config.beta, config.free_bits, config.kl_warmup, balance)
+
+
 def _vae(config: VAEConfig, spec: DataSpec, scaling: Scaling) -> VAE:
     conv = _is_conv(config, spec)
     latent = config.latent_dims or (32 if spec.is_image else spec.dims)
@@ -130,7 +130,7 @@ def _vae(config: VAEConfig, spec: DataSpec, scaling: Scaling) -> VAE:
         scaling=scaling,
         spec=spec,
         latent_dims=latent,
-        reweighting=Reweighting(config.beta, config.free_bits),
+        reweighting=_reweighting(config),
         training_samples=config.training_samples,
     )
 
@@ -156,39 +156,64 @@ def _markov(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> MarkovHVAE:
         scaling=scaling,
         spec=spec,
         latent_dims=dims,
-        reweighting=Reweighting(config.beta, config.free_bits),
+        reweighting=_reweighting(config),
         training_samples=config.training_samples,
     )
 
 
 def _ladder(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> LadderHVAE:
     likelihood = build_likelihood(config.likelihood, spec, scaling)
-    spatial, width, drop = spec.is_image, config.width, config.dropout
-    size = (spec.shape[1], spec.shape[2]) if spatial else VECTOR
-    sizes = level_sizes(size, config.levels) if spatial else [VECTOR] * config.levels
-    latents = _per_level(config, (8,) if spatial else (max(spec.dims // config.levels, 2),))
-
-    def shape(features: int, here: tuple[int, int]) -> tuple[int, ...]:
-        return (features, *here) if spatial else (features,)
-
-    return LadderHVAE(
-        BottomUp(
-            spec.shape[0], width, size=size, sizes=sizes, blocks=config.blocks, spatial=spatial, dropout=drop
-        ),
-        Head(width, likelihood.per_entry * spec.shape[0], spatial=spatial, kernel=3),
-        posteriors=[Posterior(width, latent, spatial=spatial, dropout=drop) for latent in latents],
-        top_downs=[
-            TopDown(width, latent, spatial=spatial, size_below=below, blocks=config.blocks, dropout=drop)
-            for latent, below in zip(latents, [size, *sizes[:-1]], strict=True)
-        ],
-        priors=[Head(width, 2 * latent, spatial=spatial) for latent in latents[:-1]],
+    parts = _ladder_parts(config, spec, likelihood.per_entry * spec.shape[0])
+    chain = LadderHVAE(
+        parts.bottom_up,
+        parts.head,
+        posteriors=parts.posteriors,
+        top_downs=parts.top_downs,
+        priors=parts.priors,
         likelihood=likelihood,
         scaling=scaling,
         spec=spec,
-        stream_shape=shape(width, sizes[-1]),
-        latent_shapes=[shape(latent, here) for latent, here in zip(latents, sizes, strict=True)],
-        reweighting=Reweighting(config.beta, config.free_bits),
+        stream_shape=tuple(parts.start.shape),
+        latent_shapes=parts.latent_shapes,
+        reweighting=_reweighting(config),
         training_samples=config.training_samples,
+    )
+    chain.start.data.copy_(parts.start)
+    return chain
+
+
+def _ladder_parts(config: HVAEConfig, spec: DataSpec, outputs: int) -> Parts:
+    width, blocks, drop = config.width, config.blocks, config.dropout
+    if not spec.is_image:
+        if config.block == "bottleneck" or config.levels_per_size is not None:
+            name = "block is 'bottleneck'" if config.block == "bottleneck" else "levels_per_size is given"
+            raise ValueError(f"{name} and the data are vectors, which have no sizes; leave it out.")
+        latents = _per_level(config, (max(spec.dims // config.levels, 2),))
+        sizes = [VECTOR] * config.levels
+        return basic_parts(
+            spec.shape[0],
+            outputs,
+            size=VECTOR,
+            sizes=sizes,
+            latents=latents,
+            width=width,
+            blocks=blocks,
+            dropout=drop,
+        )
+    size, latents = (spec.shape[1], spec.shape[2]), _per_level(config, (8,))
+    sizes = level_sizes(size, config.levels, per_size=config.levels_per_size)
+    if config.block == "bottleneck" or (config.block == "auto" and config.levels > SHALLOW):
+        plan = Plan.of(size, sizes, width=width, blocks=blocks, dropout=drop)
+        return deep_parts(spec.shape[0], outputs, plan=plan, latents=latents)
+    return basic_parts(
+        spec.shape[0],
+        outputs,
+        size=size,
+        sizes=sizes,
+        latents=latents,
+        width=width,
+        blocks=blocks,
+        dropout=drop,
     )
 
 

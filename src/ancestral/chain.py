@@ -92,6 +92,9 @@ class Chain(nn.Module, ABC):
         self.spec = spec
         self.reweighting = reweighting
         self.training_samples = training_samples
+        # A tensor that is changed in place: compiled steps read it where it is.
+        self.kl_weight: Tensor | None
+        self.register_buffer("kl_weight", torch.ones(()) if reweighting.kl_warmup else None, persistent=False)
 
     @property
     def loss_name(self) -> str:
@@ -221,7 +224,17 @@ class Chain(nn.Module, ABC):
 
         ``training_samples`` paths are drawn for each example.
         """
-        return self.reweighting.loss(self.elbo(x, samples=self.training_samples))
+        elbo = self.elbo(x, samples=self.training_samples)
+        return self.reweighting.loss(elbo, kl_weight=self.kl_weight)
+
+    def at_step(self, step: int) -> None:
+        """Told to the chain before each training step: its number, from 0.
+
+        What changes in a loss as training goes on follows from it, and is kept in tensors that are changed
+        in place. Here that is the weight of the KLs in their warm-up, which is 1 until a step is told.
+        """
+        if self.kl_weight is not None:
+            self.kl_weight.fill_(self.reweighting.kl_weight(step))
 
     def generate(self, n: int) -> Iterator[tuple[int, Tensor | Distribution]]:
         """Ancestral sampling, level by level: (t, z_t) for t = T … 1, then (0, the law p(x|z_1)).

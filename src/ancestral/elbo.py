@@ -75,28 +75,53 @@ class Reweighting:
 
     ``beta`` multiplies every KL (Higgins et al. 2017, β-VAE). ``free_bits`` is the number of nats per
     level below which that level's batch-mean KL costs nothing less (Kingma et al. 2016, eq. 15).
+    ``kl_warmup`` is the number of steps over which every KL's weight rises from 0 (Sønderby et al. 2016,
+    section 2.3); until it has risen, ``kl_balance`` also weighs level t by KL_t over the mean of all levels'
+    KLs, both of the batch and without a gradient (as Vahdat & Kautz 2020, appendix A, but for a factor by
+    the levels' sizes), which spares the levels that have little.
     """
 
     beta: float = 1.0
     free_bits: float = 0.0
+    kl_warmup: int = 0
+    kl_balance: bool = False
 
     def __post_init__(self) -> None:
         checks.number("beta", self.beta, low=0.0)
         checks.number("free_bits", self.free_bits, low=0.0)
+        checks.integer("kl_warmup", self.kl_warmup, low=0)
+        if self.kl_balance and not self.kl_warmup:
+            raise ValueError(
+                "kl_balance is on and kl_warmup is 0: balancing ends with the warm-up; give one."
+            )
 
     @property
     def name(self) -> str:
         """What reports call a loss with these weights."""
         parts = [f"beta = {self.beta:g}"] if self.beta != 1.0 else []
         parts += [f"free bits = {self.free_bits:g} nats"] if self.free_bits else []
+        if self.kl_warmup:
+            how = "balanced KL" if self.kl_balance else "KL"
+            parts.append(f"{how} warm-up over {self.kl_warmup} steps")
         return "negative ELBO" + (f", re-weighted ({', '.join(parts)})" if parts else "")
 
-    def loss(self, elbo: Elbo) -> Loss:
-        """The batch mean of −ELBO with these weights, and its terms without them."""
+    def kl_weight(self, step: int) -> float:
+        """What the warm-up multiplies the KLs by at the step with this number, from 0."""
+        return min((step + 1) / self.kl_warmup, 1.0) if self.kl_warmup else 1.0
+
+    def loss(self, elbo: Elbo, *, kl_weight: Tensor | None = None) -> Loss:
+        """The batch mean of −ELBO with these weights, and its terms without them.
+
+        ``kl_weight`` is how far the warm-up has come, a scalar; None where there is none.
+        """
         levels = torch.cat([elbo.matching, elbo.prior[:, None]], dim=1).mean(dim=0)
         charged = levels.clamp(min=self.free_bits) if self.free_bits > 0 else levels
-        reconstruction = elbo.reconstruction.mean()
         detached = levels.detach()
+        if kl_weight is not None:
+            if self.kl_balance:
+                charged = charged * torch.where(kl_weight < 1.0, _shares(detached), 1.0)
+            charged = charged * kl_weight
+        reconstruction = elbo.reconstruction.mean()
         return Loss(
             value=reconstruction + self.beta * charged.sum(),
             terms={
@@ -105,3 +130,9 @@ class Reweighting:
                 "prior": detached[-1],
             },
         )
+
+
+def _shares(levels: Tensor) -> Tensor:
+    """Each level's KL over their mean, (T,); a level without any keeps a little weight."""
+    sizes = levels.abs() + 0.01
+    return sizes / sizes.mean()

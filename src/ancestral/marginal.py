@@ -74,4 +74,5 @@ class MarginalChain(Chain):
 
     def training_loss(self, x: Tensor) -> Loss:
         """As ``Chain.training_loss``, with ``training_samples`` random t per example in place of paths."""
-        return self.reweighting.loss(self.elbo_sampled(x, levels=self.training_samples))
+        elbo = self.elbo_sampled(x, levels=self.training_samples)
+        return self.reweighting.loss(elbo, kl_weight=self.kl_weight)

@@ -21,6 +21,7 @@ from ancestral.data import Dataset
 from ancestral.diffusion import DDPM
 from ancestral.hierarchical import LadderHVAE, MarkovHVAE
 from ancestral.networks import Transformer
+from ancestral.networks.deep_ladder import Bottleneck
 from ancestral.networks.ladder import Residual
 from ancestral.training import TrainingState, train
 from ancestral.vae import VAE
@@ -119,6 +120,68 @@ def test_a_hierarchical_vae(source, posterior, sizes):
     chain = works(model, DATA[source])
     assert levels == chain.T
     assert isinstance(chain, LadderHVAE if posterior == "top-down" else MarkovHVAE)
+
+
+@pytest.mark.parametrize("kind", ["bernoulli", "discretized-logistic"])
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+@pytest.mark.parametrize("per_size", [None, (1, 0, 4), (0, 0, 2, 3)], ids=str)
+def test_a_deep_ladder(kind, block, per_size):
+    levels = sum(per_size) if per_size else 9
+    model = HVAEConfig(
+        levels=levels,
+        levels_per_size=per_size,
+        block=block,
+        width=16,
+        latent_dims=(2,),
+        likelihood=LikelihoodConfig(kind=kind),
+        kl_warmup=3,
+    )
+    chain = works(model, DATA["8x8 bits"] if kind == "bernoulli" else DATA["8x8"])
+    assert levels == chain.T
+    assert any(isinstance(module, Bottleneck) for module in chain.modules()) == (block == "bottleneck")
+
+
+def test_deep_ladders_are_of_bottlenecks_by_default():
+    for levels, deep in ((6, False), (7, True)):
+        chain = built(HVAEConfig(levels=levels, width=4), DATA["8x8"])
+        assert any(isinstance(module, Bottleneck) for module in chain.modules()) == deep
+    assert built(HVAEConfig(levels=7, width=4), DATA["6 numbers"]).latent_shapes == [(2,)] * 7
+
+
+@pytest.mark.parametrize(
+    "options", [{"block": "bottleneck"}, {"levels_per_size": (3,)}], ids=["block", "levels_per_size"]
+)
+def test_vectors_have_no_sizes(options):
+    with pytest.raises(ValueError, match="the data are vectors, which have no sizes; leave it out"):
+        built(HVAEConfig(**options), DATA["6 numbers"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+@pytest.mark.parametrize("source", ["28x28", "32x32x3"])
+def test_24_levels_train(source, block):
+    """Thirty steps at a high rate: losses that are finite, a bound that rises, a gradient for everything."""
+    data = DATA[source]
+
+    @torch.no_grad()
+    def bound() -> float:
+        torch.manual_seed(0)
+        return float(chain.elbo(data.train.x).total.mean())
+
+    torch.manual_seed(0)
+    chain = built(HVAEConfig(levels=24, width=8, latent_dims=(2,), block=block, kl_warmup=10), data)
+    options = replace(OPTIONS, steps=30, warmup=3, learning_rate=5e-3, skip=1e3)
+    before = bound()
+    records = list(train(TrainingState(chain, options), data))
+    assert len(records) == 30
+    assert not any(record.skipped for record in records)
+    assert bound() > before
+    chain.zero_grad()
+    chain.train().training_loss(data.train.x[:4]).value.backward()
+    dead = [name for name, p in chain.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert not dead
+    matching = chain.elbo(data.train.x[:8]).matching.mean(dim=0)
+    assert (matching > 0).all()
 
 
 @pytest.mark.parametrize("source", DATA)

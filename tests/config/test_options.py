@@ -32,6 +32,8 @@ MLP = VAEConfig(network="mlp", hidden=(6,), latent_dims=3)
 CONV = VAEConfig(width=4, latent_dims=3)
 FIXED = replace(MLP, likelihood=LikelihoodConfig(kind="discretized-gaussian", sigma="fixed"))
 LADDER = HVAEConfig(levels=2, width=4, latent_dims=(2,))
+WARMED = replace(LADDER, kl_warmup=9)
+DEEP = HVAEConfig(levels=7, width=16, latent_dims=(2,))
 MARKOV = HVAEConfig(levels=2, posterior="bottom-up", width=4, hidden=(5,), latent_dims=(3,))
 UNET = DDPMConfig(T=6, channels=(4, 8), blocks=1)
 TRANSFORMER = DDPMConfig(T=6, network="transformer", width=16, blocks=1)
@@ -50,6 +52,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "dropout": 0.5,
             "beta": 0.5,
             "free_bits": 50.0,
+            "kl_warmup": 9,
             "training_samples": 3,
         },
     ),
@@ -62,6 +65,8 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
         IMAGES,
         {
             "levels": 3,
+            "levels_per_size": (1, 0, 1),
+            "block": "bottleneck",
             "posterior": "bottom-up",
             "latent_dims": (3,),
             "width": 8,
@@ -69,10 +74,13 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "dropout": 0.5,
             "beta": 0.5,
             "free_bits": 50.0,
+            "kl_warmup": 9,
             "training_samples": 3,
             "likelihood": LikelihoodConfig(kind="gaussian"),
         },
     ),
+    (WARMED, IMAGES, {"kl_balance": True, "kl_warmup": 8}),
+    (DEEP, IMAGES, {"levels": 8, "levels_per_size": (0, 3, 4), "blocks": 2, "width": 8, "block": "basic"}),
     (LADDER, VECTORS, {"width": 8, "blocks": 2, "latent_dims": (1, 2)}),
     (MARKOV, IMAGES, {"hidden": (6,), "width": 8, "dropout": 0.5, "latent_dims": (3, 2), "beta": 2.0}),
     (MARKOV, IMAGES, {"network": "mlp"}),
@@ -122,6 +130,7 @@ def mark(model: ModelConfig, data: Dataset) -> tuple[Any, ...]:
     """What can be told from outside: the parameters' shapes, and the loss of a batch with fixed draws."""
     torch.manual_seed(0)
     chain: Chain = built(model, data).train()
+    chain.at_step(0)
     with torch.no_grad():
         for parameter in chain.parameters():
             # Layers that start at zero would hide what lies before them.
@@ -150,6 +159,12 @@ def test_every_option_of_a_model_is_looked_at(kind):
         (VAEConfig, "hidden", (20.0,)),
         (VAEConfig, "latent_dims", True),
         (HVAEConfig, "latent_dims", 8),
+        (HVAEConfig, "levels_per_size", 3),
+        (HVAEConfig, "levels_per_size", (1.0, 2)),
+        (HVAEConfig, "block", "plain"),
+        (HVAEConfig, "kl_balance", 1),
+        (VAEConfig, "kl_warmup", -1),
+        (TrainingConfig, "skip", -0.5),
         (DDPMConfig, "channels", "64"),
         (DDPMConfig, "attention", None),
         (DDPMConfig, "T", 1e3),
@@ -180,6 +195,20 @@ def test_an_option_of_the_other_network_is_refused(network, name, value):
     DDPMConfig(network=network, attention=[])  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"levels_per_size": (0, 2, 3)}, "has 5 levels in all and levels is 3"),
+        ({"levels_per_size": (1, 2), "posterior": "bottom-up"}, "levels_per_size is .* and posterior is"),
+        ({"block": "basic", "posterior": "bottom-up"}, "block is 'basic' and posterior is 'bottom-up'"),
+        ({"kl_balance": True}, "kl_balance is on and kl_warmup is 0"),
+    ],
+)
+def test_options_of_a_ladder_that_do_not_go_together(options, message):
+    with pytest.raises(ValueError, match=message):
+        HVAEConfig(**options)
+
+
 # Options of a run -----------------------------------------------------------------------------------------
 
 RUN = replace(TRAINING, steps=20, log_every=5, evaluate_every=10, sample_every=10, precision="fp32")
@@ -191,6 +220,7 @@ OTHER_TRAINING: dict[str, Any] = {
     "warmup": 0,
     "weight_decay": 5.0,
     "clip": 1e-3,
+    "skip": 0.1,
     "ema": 0.05,
     "precision": "bf16",
     "log_every": 4,
@@ -264,6 +294,7 @@ EVERYTHING: list[ModelConfig] = [
         dropout=0.25,
         beta=1 / 3,
         free_bits=0.1,
+        kl_warmup=5,
         training_samples=2,
         likelihood=LikelihoodConfig("discretized-gaussian", "shared", 0.7),
     ),
@@ -280,9 +311,12 @@ EVERYTHING: list[ModelConfig] = [
         dropout=1e-9,
         beta=2.5,
         free_bits=0.1,
+        kl_warmup=5,
+        kl_balance=True,
         training_samples=2,
         likelihood=LikelihoodConfig("gaussian", "fixed", 1e10),
     ),
+    HVAEConfig(levels=3, levels_per_size=(1, 0, 2), block="bottleneck"),
     DDPMConfig(
         T=9,
         schedule="sigmoid",

@@ -68,6 +68,42 @@ def test_loss_values(weights, value):
     assert reported == pytest.approx({"reconstruction": 21.0, "matching": 3.4, "prior": 1.0})
 
 
+@pytest.mark.parametrize(
+    ("weight", "balance", "value"),
+    [
+        (1.0, False, 21.0 + 4.4),
+        (0.25, False, 21.0 + 0.25 * 4.4),
+        (1.0, True, 21.0 + 4.4),
+        # Each level's mean, times its share of them all: KL_t (KL_t + 0.01) / mean(KL + 0.01).
+        (0.25, True, 21.0 + 0.25 * (0.4 * 0.41 + 3.0 * 3.01 + 1.0 * 1.01) / ((4.4 + 0.03) / 3)),
+    ],
+)
+def test_loss_values_in_a_warm_up(weight, balance, value):
+    loss = Reweighting(kl_warmup=10, kl_balance=balance).loss(elbo(), kl_weight=torch.tensor(weight))
+    assert float(loss.value) == pytest.approx(value)
+    reported = {name: float(term) for name, term in loss.terms.items()}
+    assert reported == pytest.approx({"reconstruction": 21.0, "matching": 3.4, "prior": 1.0})
+
+
+def test_weights_of_a_warm_up():
+    weights = Reweighting(kl_warmup=4)
+    assert [weights.kl_weight(step) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert Reweighting().kl_weight(0) == 1.0
+
+
+def test_no_gradient_goes_through_the_balance():
+    bound = elbo(grad=True)
+    weights = Reweighting(kl_warmup=4, kl_balance=True)
+    weights.loss(bound, kl_weight=torch.tensor(0.5)).value.backward()
+    share = 0.5 * torch.tensor([0.41, 3.01]) / (4.43 / 3) / 3
+    torch.testing.assert_close(bound.matching.grad, share.expand(3, 2))
+
+
+def test_balancing_needs_a_warm_up():
+    with pytest.raises(ValueError, match="balancing ends with the warm-up"):
+        Reweighting(kl_balance=True)
+
+
 def gradients(weights: Reweighting) -> tuple[Tensor, ...]:
     bound = elbo(grad=True)
     weights.loss(bound).value.backward()
@@ -91,6 +127,8 @@ def test_the_plain_loss_is_minus_the_mean_bound():
 
 def test_names():
     assert Reweighting().name == "negative ELBO"
+    assert Reweighting(kl_warmup=9).name == "negative ELBO, re-weighted (KL warm-up over 9 steps)"
+    assert "balanced KL warm-up" in Reweighting(kl_warmup=9, kl_balance=True).name
     assert Reweighting(beta=0.5).name == "negative ELBO, re-weighted (beta = 0.5)"
     assert (
         Reweighting(beta=2.0, free_bits=0.1).name

@@ -98,6 +98,22 @@ def test_the_probabilities_of_all_data_sum_to_one(name, levels):
     assert (totals.mean(dim=1) < p.log() + 5 * error / p).all()
 
 
+@torch.no_grad()
+def test_the_probabilities_of_all_images_sum_to_one():
+    """A deep ladder on 2×2 bits, with levels at both sizes: Σ_x p(x) = 1, and samples are as frequent."""
+    spec, draws = DataSpec((1, 2, 2), levels=2), 4000
+    x = torch.tensor(list(itertools.product(range(2), repeat=4)), dtype=torch.uint8).reshape(-1, 1, 2, 2)
+    config = HVAEConfig(levels=3, levels_per_size=(2, 1), block="bottleneck", width=16, latent_dims=(1,))
+    chain = stirred(build_chain(config, spec, train=x))
+    ratios = chain.log_weight(x, samples=draws).exp()
+    p, error = ratios.mean(dim=1), ratios.std(dim=1) / math.sqrt(draws)
+    assert float(error.max()) < 0.02
+    assert float(p.sum()) == pytest.approx(1.0, abs=5 * float(error.square().sum().sqrt()))
+    places = chain.sample(draws).long().flatten(1) @ torch.tensor([8, 4, 2, 1])
+    counts = torch.bincount(places, minlength=16) / draws
+    assert ((counts - p).abs() < 5 * (error.square() + p * (1 - p) / draws).sqrt()).all()
+
+
 class Decoder(nn.Module):
     """A bent map of one latent to two means and two scales."""
 

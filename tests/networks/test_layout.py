@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ancestral.networks import ConvDecoder, ConvEncoder, UNet
 from ancestral.networks.conv import channels_last
+from ancestral.networks.deep_ladder import Plan, deep_parts
 from ancestral.networks.ladder import BottomUp, Head, Posterior, TopDown, level_sizes
 from tiny import MODELS, built, images
 
@@ -109,7 +110,27 @@ def ladder() -> tuple[nn.Module, Step]:
     return net, run
 
 
-NETWORKS = [unet, conv, ladder]
+def deep_ladder() -> tuple[nn.Module, Step]:
+    """Three levels, two of them at one size, as ``LadderHVAE`` uses them."""
+    plan = Plan.of(SIZE, [(7, 5), (4, 3), (4, 3)], width=64, blocks=1, dropout=0.1)
+    parts = deep_parts(3, 6, plan=plan, latents=[4, 4, 4])
+    start = nn.Parameter(parts.start)
+    modules = [parts.bottom_up, parts.head, *parts.posteriors, *parts.top_downs, nn.ParameterList([start])]
+    x = noise(3, SIZE)
+
+    def run() -> Tensor:
+        features, stream = parts.bottom_up(x), start.expand(N, *start.shape)
+        for level in (2, 1, 0):
+            mu, sigma = parts.posteriors[level](stream, features[level]).float().chunk(2, dim=1)
+            z = torch.addcmul(mu, sigma, noise(4, parts.latent_shapes[level][1:]))
+            stream = parts.top_downs[level](stream, z)
+        return parts.head(stream)
+
+    return nn.ModuleList(modules), run
+
+
+NETWORKS = [unet, conv, ladder, deep_ladder]
+LADDERS = [ladder, deep_ladder]
 
 
 def watched(step: Step, operations: set[str], *, bf16: bool) -> Watch:
@@ -125,8 +146,8 @@ def watched(step: Step, operations: set[str], *, bf16: bool) -> Watch:
 def test_every_operation_of_a_network_keeps_the_order(network, bf16, perturb):
     net, step = network()
     perturb(net)
-    # The ladder's first stream is put in order by a copy.
-    watch = watched(step, WORK - {"clone"} if network is ladder else WORK, bf16=bf16)
+    # A ladder's first stream is put in order by a copy.
+    watch = watched(step, WORK - {"clone"} if network in LADDERS else WORK, bf16=bf16)
     assert watch.seen > 50
     assert watch.astray == []
 
@@ -137,8 +158,9 @@ def test_features_are_not_cast_on_the_way(network, perturb):
     perturb(net)
     assert watched(step, WORK, bf16=False).casts == []
     casts = [shape for shape in watched(step, WORK, bf16=True).casts if shape[1] >= 16]
-    # The ladder's first stream is a parameter: both that read it cast it, and its gradient.
-    assert casts == ([(N, 16, 4, 3)] * 4 if network is ladder else [])
+    # A ladder's first stream is a parameter: both that read it cast it, and its gradient.
+    width = {ladder: 16, deep_ladder: 64}.get(network)
+    assert casts == ([(N, width, 4, 3)] * 4 if width else [])
 
 
 @pytest.mark.parametrize("bf16", [False, True])

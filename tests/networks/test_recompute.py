@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ancestral.networks import ConvDecoder, ConvEncoder, TimeMLP, Transformer, UNet
 from ancestral.networks.attention import SelfAttention
+from ancestral.networks.deep_ladder import Plan, deep_parts
 from ancestral.networks.ladder import BottomUp, Posterior, TopDown, level_sizes
 from ancestral.networks.recompute import Block
 
@@ -56,7 +57,22 @@ def ladder(dropout: float) -> tuple[nn.Module, Call]:
     return nn.ModuleList([up, q, down]), run
 
 
-NETWORKS = [unet, transformer, time_mlp, conv, ladder]
+def deep_ladder(dropout: float) -> tuple[nn.Module, Call]:
+    plan = Plan.of((8, 8), [(4, 4), (2, 2)], width=16, blocks=2, dropout=dropout)
+    parts = deep_parts(1, 1, plan=plan, latents=[4, 4])
+    x = torch.randn(3, 1, 8, 8)
+
+    def run() -> Tensor:
+        features = parts.bottom_up(x)
+        stream = features[1]
+        for level in (1, 0):
+            stream = parts.top_downs[level](stream, parts.posteriors[level](stream, features[level])[:, :4])
+        return stream
+
+    return nn.ModuleList([parts.bottom_up, *parts.posteriors, *parts.top_downs]), run
+
+
+NETWORKS = [unet, transformer, time_mlp, conv, ladder, deep_ladder]
 
 
 def blocks_of(net: nn.Module) -> Iterator[Block]:

@@ -35,6 +35,16 @@ def noise_of_the_cpu(monkeypatch):
         monkeypatch.setattr(torch, name, drawn)
 
 
+def test_a_skipped_step_moves_nothing():
+    data = images()
+    one = TrainingState(built(MODELS["ladder"], data).to(CUDA), replace(TRAINING, skip=1e-9))
+    before = one.tensors()
+    list(train(one, data, note=lambda text: None))
+    after = one.tensors()
+    assert float(after.pop("training/skipped")) == TRAINING.steps
+    assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
+
+
 @each_model
 def test_losses_gradients_and_elbos_agree(model, noise_of_the_cpu):
     data = images()

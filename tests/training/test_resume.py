@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ancestral.config import ModelConfig, TrainingConfig
+from ancestral.config import HVAEConfig, ModelConfig, TrainingConfig
 from ancestral.data import Dataset
 from ancestral.runs import RunFolder, fit
 from ancestral.training import TrainingState, train
@@ -22,6 +22,10 @@ CASES: dict[str, tuple[ModelConfig, str]] = {
     "ladder": (MODELS["ladder"], "fp32"),
     "ladder with dropout in bf16": (with_dropout(MODELS["ladder"]), "bf16"),
     "bottom-up with dropout": (with_dropout(MODELS["bottom-up"]), "fp32"),
+    "deep ladder with dropout, warm-up and balance": (
+        HVAEConfig(levels=8, width=8, latent_dims=(2,), dropout=0.3, kl_warmup=4, kl_balance=True),
+        "fp32",
+    ),
     "ddpm": (MODELS["ddpm"], "fp32"),
     "ddpm in bf16": (MODELS["ddpm"], "bf16"),
     "transformer with dropout in bf16": (with_dropout(MODELS["transformer"]), "bf16"),

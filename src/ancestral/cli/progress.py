@@ -15,7 +15,10 @@ def describe(record: dict[str, Any], steps: int) -> str:
     head = f"step {record['step']:>6}/{steps}"
     if record["kind"] == "train":
         terms = "  ".join(f"{name} {value:.4g}" for name, value in record["terms"].items() if value)
-        return f"{head}  loss {record['loss']:.4g}  ({terms})  gradient {record['gradient_norm']:.3g}"
+        skipped = f"  skipped {record['skipped']}" if record.get("skipped") else ""
+        return (
+            f"{head}  loss {record['loss']:.4g}  ({terms})  gradient {record['gradient_norm']:.3g}{skipped}"
+        )
     if record["kind"] == "note":
         return f"{head}  {record['text']}"
     bits = record["bits_per_dim"]

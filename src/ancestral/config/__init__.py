@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ancestral.config.autoencoders import (
     Activation,
     HVAEConfig,
+    LadderBlock,
     Likelihood,
     LikelihoodConfig,
     Network,
@@ -42,6 +43,7 @@ __all__ = [
     "DiffusionLoss",
     "HVAEConfig",
     "ImageNetwork",
+    "LadderBlock",
     "Likelihood",
     "LikelihoodConfig",
     "ModelConfig",

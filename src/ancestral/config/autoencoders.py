@@ -13,6 +13,10 @@ Sigma = Literal["auto", "fixed", "shared", "per-pixel", "predicted"]
 Network = Literal["auto", "mlp", "conv"]
 Activation = Literal["silu", "relu", "tanh", "gelu"]
 Posterior = Literal["top-down", "bottom-up"]
+LadderBlock = Literal["auto", "basic", "bottleneck"]
+
+SHALLOW = 6
+"""Levels up to which a ladder on images is of basic blocks by default."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class VAEConfig:
     """Weight of the KL in the loss; the reported ELBO always has 1."""
     free_bits: float = 0.0
     """Nats of KL per level that cost nothing in the loss."""
+    kl_warmup: int = 0
+    """Steps over which the weight of the KL in the loss rises from 0; the reported ELBO always has 1."""
     training_samples: int = 1
     """Monte Carlo draws per example in the loss."""
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
@@ -73,6 +79,7 @@ class VAEConfig:
         checks.number("dropout", self.dropout, low=0.0, below=1.0)
         checks.number("beta", self.beta, low=0.0)
         checks.number("free_bits", self.free_bits, low=0.0)
+        checks.integer("kl_warmup", self.kl_warmup, low=0)
         checks.integer("training_samples", self.training_samples, low=1, high=100_000)
 
 
@@ -84,6 +91,9 @@ class HVAEConfig:
 
     levels: int = 3
     """T, the number of latent levels, at least 2."""
+    levels_per_size: tuple[int, ...] | None = None
+    """top-down, images: how many of the levels are at the image's own size, at half of it, at a quarter, ...
+    By default as many at each, from half the size down to a side of 2."""
     posterior: Posterior = "top-down"
     """top-down (ladder) shares the generative path; bottom-up is the Markov q of the lecture notes."""
     latent_dims: tuple[int, ...] | None = None
@@ -99,15 +109,23 @@ class HVAEConfig:
     activation: Activation = "silu"
     """bottom-up: of the mlps."""
     width: int = 48
-    """Width of the ladder's stream, or channels of the bottom-up posterior's conv networks."""
+    """Width of the ladder's stream, or channels of the bottom-up posterior's conv networks. With bottleneck
+    blocks it is the width at low resolution: half of it at half the image's size, a quarter at its own."""
+    block: LadderBlock = "auto"
+    """top-down: residual blocks of two 3x3 convolutions (basic), or of two in a quarter of the channels
+    between two 1x1 ones (bottleneck, images only). auto: bottleneck for images and more than 6 levels."""
     blocks: int = 1
-    """Residual blocks per level of the ladder."""
+    """Residual blocks per level of the ladder, with bottlenecks per two levels on the way up."""
     dropout: float = 0.0
     """Share of hidden units dropped in training."""
     beta: float = 1.0
     """Weight of the KLs in the loss; the reported ELBO always has 1."""
     free_bits: float = 0.0
     """Nats of KL per level that cost nothing in the loss."""
+    kl_warmup: int = 0
+    """Steps over which the weight of the KLs in the loss rises from 0; the reported ELBO always has 1."""
+    kl_balance: bool = False
+    """During that warm-up, weigh each level's KL by its share of them all, so that weak levels stay alive."""
     training_samples: int = 1
     """Monte Carlo paths per example in the loss."""
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
@@ -126,23 +144,53 @@ class HVAEConfig:
                 )
         checks.one_of("network", self.network, get_args(Network))
         checks.one_of("activation", self.activation, get_args(Activation))
+        checks.one_of("block", self.block, get_args(LadderBlock))
         check_sizes("hidden", self.hidden)
         if self.first_hidden is not None:
             check_sizes("first_hidden", self.first_hidden)
         self._only_of_its_posterior()
+        self._check_levels_per_size()
         checks.integer("width", self.width, low=1, high=1 << 14)
         checks.integer("blocks", self.blocks, low=1, high=1000)
         checks.number("dropout", self.dropout, low=0.0, below=1.0)
         checks.number("beta", self.beta, low=0.0)
         checks.number("free_bits", self.free_bits, low=0.0)
+        checks.integer("kl_warmup", self.kl_warmup, low=0)
+        if not isinstance(self.kl_balance, bool):
+            raise ValueError(f"kl_balance is {self.kl_balance!r}; it must be true or false.")
+        if self.kl_balance and not self.kl_warmup:
+            raise ValueError(
+                "kl_balance is on and kl_warmup is 0: balancing ends with the warm-up; give one."
+            )
         checks.integer("training_samples", self.training_samples, low=1, high=100_000)
 
     def _only_of_its_posterior(self) -> None:
-        """Refuse what a ladder would not read."""
-        foreign = {"network": "auto", "first_hidden": None, "activation": "silu"}
+        """Refuse what the networks of its posterior would not read."""
+        ladder = self.posterior == "top-down"
+        foreign: dict[str, object] = (
+            {"network": "auto", "first_hidden": None, "activation": "silu"}
+            if ladder
+            else {"block": "auto", "levels_per_size": None}
+        )
+        other = "bottom-up" if ladder else "top-down"
         for name, default in foreign.items():
-            if self.posterior == "top-down" and getattr(self, name) != default:
+            if getattr(self, name) != default:
                 raise ValueError(
-                    f"{name} is {getattr(self, name)!r} and posterior is 'top-down', which has no such "
-                    "option; leave it out, or use posterior bottom-up."
+                    f"{name} is {getattr(self, name)!r} and posterior is {self.posterior!r}, which has no "
+                    f"such option; leave it out, or use posterior {other}."
                 )
+
+    def _check_levels_per_size(self) -> None:
+        if self.levels_per_size is None:
+            return
+        counts = self.levels_per_size
+        if not isinstance(counts, tuple | list):
+            raise ValueError(
+                f"levels_per_size is {counts!r}; it must be whole numbers in parentheses, such as (0, 2, 6)."
+            )
+        for count in counts:
+            checks.integer("a number in levels_per_size", count, low=0, high=1000)
+        if sum(counts) != self.levels:
+            raise ValueError(
+                f"levels_per_size has {sum(counts)} levels in all and levels is {self.levels}; make both one."
+            )

@@ -31,6 +31,9 @@ class TrainingConfig:
     """Of AdamW."""
     clip: float = 1.0
     """Largest norm of the gradient of the loss per dimension; larger ones are scaled down to it."""
+    skip: float = 0.0
+    """Norm of that gradient above which a step is left out, and counted: weights, moments and average stay
+    what they were. 0: no step is."""
     ema: float = 0.999
     """Decay of the weights' moving average, which is what is evaluated; ramped up from 0. 0 for none."""
     precision: Precision = "auto"
@@ -63,6 +66,7 @@ class TrainingConfig:
         checks.integer("warmup", self.warmup, low=0)
         checks.number("weight_decay", self.weight_decay, low=0.0)
         checks.number("clip", self.clip, above=0.0)
+        checks.number("skip", self.skip, low=0.0)
         checks.number("ema", self.ema, low=0.0, below=1.0)
         checks.one_of("precision", self.precision, get_args(Precision))
         checks.one_of("compile", self.compile, get_args(Compile))

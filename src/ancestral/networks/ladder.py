@@ -7,6 +7,7 @@ vectors it is (n, width), and the same blocks are made of linear layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, cat, nn
@@ -21,16 +22,33 @@ VECTOR: Size = (1, 1)
 """The size of a level without spatial extent; its blocks are linear layers."""
 
 
-def level_sizes(size: Size, levels: int) -> list[Size]:
+def level_sizes(size: Size, levels: int, *, per_size: Sequence[int] | None = None) -> list[Size]:
     """Sizes of ``levels`` latent levels for images of ``size``, the one nearest the data first.
 
     The first level is half the image's size; further ones are halved while a side is above 2, spread
-    over the levels so that each size carries about as many.
+    over the levels so that each size carries about as many. ``per_size`` says instead how many there are
+    at the image's own size, at half of it, at a quarter, …; it may go down to 1×1.
     """
+    if per_size is not None:
+        return _counted(size, per_size)
     sizes = [halved(size)]
     while min(sizes[-1]) > 2:
         sizes.append(halved(sizes[-1]))
     return [sizes[level * len(sizes) // levels if levels > len(sizes) else level] for level in range(levels)]
+
+
+def _counted(size: Size, per_size: Sequence[int]) -> list[Size]:
+    sizes: list[Size] = []
+    here = size
+    for place, count in enumerate(per_size):
+        sizes += [here] * count
+        if max(here) == 1 and any(per_size[place + 1 :]):
+            raise ValueError(
+                f"levels_per_size is {tuple(per_size)}, and images of {size[0]}×{size[1]} are a single pixel "
+                f"after {place} halvings; give at most {place + 1} numbers."
+            )
+        here = halved(here)
+    return sizes
 
 
 def mix(width_in: int, width_out: int, *, spatial: bool, kernel: int = 3, stride: int = 1) -> nn.Module:
@@ -67,7 +85,7 @@ def zero(layer: nn.Module) -> nn.Module:
     return layer
 
 
-def _laid_out(stream: Tensor, dtype: torch.dtype) -> Tensor:
+def laid_out(stream: Tensor, dtype: torch.dtype) -> Tensor:
     """A stream in the memory order and precision of its surroundings.
 
     The top one, which is a parameter, has neither, and each further one has what the one above had.
@@ -95,11 +113,11 @@ class BottomUp(nn.Module):
         previous = size
         for here in sizes:
             layers: list[nn.Module] = []
-            if here != previous:
+            while here != previous:
                 layers += [nn.SiLU(), mix(width, width, spatial=spatial, stride=2)]
+                previous = halved(previous)
             layers += [Residual(width, spatial=spatial, dropout=dropout) for _ in range(blocks)]
             self.levels.append(nn.Sequential(*layers))
-            previous = here
         channels_last_(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -124,7 +142,7 @@ class Posterior(nn.Module):
 
     def forward(self, stream: Tensor, features: Tensor) -> Tensor:
         """Two (n, width, …) → (n, 2 · latent, …)."""
-        joined = self.join(cat([_laid_out(stream, features.dtype), features], dim=1))
+        joined = self.join(cat([laid_out(stream, features.dtype), features], dim=1))
         out: Tensor = self.out(F.silu(self.block(joined)))
         return out
 
@@ -153,7 +171,7 @@ class TopDown(nn.Module):
     def forward(self, stream: Tensor, z: Tensor) -> Tensor:
         """(n, width, …) and (n, latent, …) → (n, width, …) at the size of the level below."""
         entered = self.entry(channels_last(z) if z.dim() == 4 else z)
-        u = _laid_out(stream, entered.dtype) + entered
+        u = laid_out(stream, entered.dtype) + entered
         if self.size_below is not None and tuple(u.shape[-2:]) != self.size_below:
             u = F.interpolate(u, size=self.size_below, mode="nearest")
         out: Tensor = self.blocks(u)
@@ -176,3 +194,53 @@ class Head(nn.Module):
         """(n, width, …) → (n, outputs, …)."""
         out: Tensor = self.out(F.silu(stream))
         return out
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The networks of a ladder, the level nearest the data first."""
+
+    bottom_up: nn.Module
+    head: nn.Module
+    posteriors: list[nn.Module]
+    top_downs: list[nn.Module]
+    priors: list[nn.Module]
+    """For all levels but the top one."""
+    start: Tensor
+    """The stream above the top level, where its learning starts: (width, …)."""
+    latent_shapes: list[tuple[int, ...]]
+
+
+def basic_parts(
+    channels: int,
+    outputs: int,
+    *,
+    size: Size,
+    sizes: Sequence[Size],
+    latents: Sequence[int],
+    width: int,
+    blocks: int = 1,
+    dropout: float = 0.0,
+) -> Parts:
+    """All parts of a ladder made of the blocks above, ending in ``outputs`` numbers an entry.
+
+    ``sizes`` are those of the levels and ``latents`` the channels (or numbers) of z_1 … z_T; levels of size
+    ``VECTOR`` are vectors.
+    """
+    spatial = size != VECTOR
+
+    def shape(features: int, here: Size) -> tuple[int, ...]:
+        return (features, *here) if spatial else (features,)
+
+    return Parts(
+        BottomUp(channels, width, size=size, sizes=sizes, spatial=spatial, blocks=blocks, dropout=dropout),
+        Head(width, outputs, spatial=spatial, kernel=3),
+        posteriors=[Posterior(width, latent, spatial=spatial, dropout=dropout) for latent in latents],
+        top_downs=[
+            TopDown(width, latent, spatial=spatial, size_below=below, blocks=blocks, dropout=dropout)
+            for latent, below in zip(latents, [size, *sizes[:-1]], strict=True)
+        ],
+        priors=[Head(width, 2 * latent, spatial=spatial) for latent in latents[:-1]],
+        start=torch.zeros(shape(width, sizes[-1])),
+        latent_shapes=[shape(latent, here) for latent, here in zip(latents, sizes, strict=True)],
+    )

@@ -240,16 +240,15 @@ class _Session:
             loss = float(record.loss)
             # Reading the loss waits for the device: that wait is the step's, not ours.
             self.seconds += time.perf_counter() - start
-            self._record(
-                "train",
-                record.step,
-                {
-                    "loss": loss,
-                    "terms": {name: float(term) for name, term in record.terms.items()},
-                    "gradient_norm": float(record.gradient_norm),
-                    "learning_rate": record.learning_rate,
-                },
-            )
+            values = {
+                "loss": loss,
+                "terms": {name: float(term) for name, term in record.terms.items()},
+                "gradient_norm": float(record.gradient_norm),
+                "learning_rate": record.learning_rate,
+            }
+            if record.skipped is not None:
+                values["skipped"] = int(self.state.skipped)
+            self._record("train", record.step, values)
             if self.folder is not None:
                 timing = {"step": record.step, "seconds": self.seconds_before + self.seconds}
                 self.folder.append("timing.jsonl", {**timing, "images_per_second": self.images_per_second})

@@ -21,6 +21,8 @@ from ancestral.training.state import TrainingState
 
 _STEP = 2
 """Keeps a step's random numbers apart from the data order's."""
+_MANY = 0.1
+"""Share of skipped steps above which the user is told of them."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -48,6 +50,8 @@ class StepRecord:
     gradient_norm: Tensor
     """Of the loss per dimension, before clipping."""
     learning_rate: float
+    skipped: Tensor | None
+    """1.0 where the step was left out as its gradient was above ``skip``; None where no step ever is."""
 
 
 def train(
@@ -59,7 +63,8 @@ def train(
     the caller draws between steps changes nothing; the caller's random state comes back at the end.
     Raises ``TrainingDiverged`` at the first loss or gradient that is not finite, before it reaches the
     weights on a CPU. On a GPU, where looking waits for the device, only steps are looked at of which
-    something is made (``looked_at``).
+    something is made (``looked_at``). ``note`` is told when more than a tenth of the steps since the last
+    record were skipped.
     """
     config, chain, device = state.config, state.chain, state.device
     check_fits(chain, data, config)
@@ -70,12 +75,15 @@ def train(
     chain.train()
     if device.type == "cpu":
         keep_freed_memory()
+    told = _Skips(state, note)
     with own_randomness(device), contextlib.closing(batches):
         while state.step < config.steps:
             step = state.step
+            chain.at_step(step)
             reseed(device, config.seed, _STEP, state.images_seen)
             loss = gradient(data.shown(next(batches)))
             norm = state.clip()
+            skip = state.too_steep(norm)
             record = StepRecord(
                 step + 1,
                 state.images_seen + config.batch_size,
@@ -83,11 +91,36 @@ def train(
                 loss.terms,
                 norm,
                 state.learning_rate(step),
+                skip,
             )
             if device.type == "cpu" or looked_at(config, record.step):
                 check_finite(record)
-            state.update()
+            state.update(skip)
+            told.look()
             yield record
+
+
+class _Skips:
+    """Watches how many steps are left out, and says so when they are many."""
+
+    def __init__(self, state: TrainingState, note: Note) -> None:
+        self.state = state
+        self.note = note
+        self.step, self.skipped = state.step, float(state.skipped)
+
+    def look(self) -> None:
+        """At the steps of which the loss is recorded, as looking waits for a GPU."""
+        config, step = self.state.config, self.state.step
+        if not config.skip or (step % config.log_every and step != config.steps):
+            return
+        skipped = float(self.state.skipped)
+        new, of = skipped - self.skipped, step - self.step
+        self.step, self.skipped = step, skipped
+        if new > _MANY * of:
+            self.note(
+                f"{new:.0f} of the last {of} steps were skipped, {skipped:.0f} of {step} in all: their "
+                f"gradients were above skip = {config.skip:g}. If it goes on, raise skip, or lower the rate."
+            )
 
 
 def check_fits(chain: Chain, data: Dataset, config: TrainingConfig) -> None:

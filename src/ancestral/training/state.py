@@ -17,6 +17,7 @@ from ancestral.training.flat import buckets, views
 from ancestral.training.memory import recompute_blocks
 
 _SLOTS = ("exp_avg", "exp_avg_sq")
+_SKIPPED = "training/skipped"
 
 
 class TrainingState:
@@ -40,6 +41,8 @@ class TrainingState:
         """What networks compute in, decided once: a run that is gone on with keeps it."""
         self.compiled: bool | None = None
         """Whether steps are compiled; None until the first step decides it."""
+        self.skipped = torch.zeros((), device=self.device)
+        """Steps left out so far, whose gradients were above ``config.skip``."""
         self.buckets = buckets(self.parameters)
         self.ema = views(self.buckets, [bucket.average for bucket in self.buckets])
         """The averaged weights, by name."""
@@ -81,22 +84,44 @@ class TrainingState:
             torch.nn.utils.clip_grads_with_norm_(weights, self.config.clip, norm)
         return norm
 
-    def update(self) -> None:
-        """One optimiser step from the gradient there is, and one of the average."""
+    def too_steep(self, norm: Tensor) -> Tensor | None:
+        """1.0 for a gradient whose norm is above ``config.skip``, else 0.0; None where no step is skipped.
+
+        A norm that is not finite is not too steep but a defect: it goes on to where training stops.
+        """
+        if not self.config.skip:
+            return None
+        return ((norm > self.config.skip) & norm.isfinite()).float()
+
+    def update(self, skip: Tensor | None = None) -> None:
+        """One optimiser step from the gradient there is, and one of the average.
+
+        Where ``skip`` is 1.0, nothing is changed but the images seen and the count of skipped steps.
+        """
         step = self.step
         rate = self.learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        # What a gradient scaler tells an optimiser: it then leaves weights, moments and its step alone,
+        # without the host's knowing.
+        self.optimizer.found_inf = skip  # type: ignore[attr-defined]
         self.optimizer.step()
         # The ramp lets the average forget the initial weights in a short run (as in Tan & Le 2019).
         decay = min(self.config.ema, (1.0 + step) / (10.0 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                [bucket.average for bucket in self.buckets],
-                [bucket.weight.detach() for bucket in self.buckets],
-                1.0 - decay,
-            )
+        self._average(1.0 - decay, skip)
         self.images_seen += self.config.batch_size
+
+    @torch.no_grad()
+    def _average(self, share: float, skip: Tensor | None) -> None:
+        """Move the average by ``share`` of its distance to the weights, but where ``skip`` is 1.0."""
+        averages = [bucket.average for bucket in self.buckets]
+        weights = [bucket.weight.detach() for bucket in self.buckets]
+        if skip is None:
+            torch._foreach_lerp_(averages, weights, share)
+            return
+        for average, weight in zip(averages, weights, strict=True):
+            average.lerp_(weight, (share * (1.0 - skip)).to(average.dtype))
+        self.skipped += skip
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[Chain]:
@@ -134,6 +159,8 @@ class TrainingState:
         out = {f"model/{name}": tensor for name, tensor in model_tensors(self.chain).items()}
         out |= {f"ema/{name}": tensor for name, tensor in self.ema.items()}
         out |= dict(self._moments())
+        if self.config.skip:
+            out[_SKIPPED] = self.skipped
         return {name: tensor.detach().cpu().contiguous() for name, tensor in out.items()}
 
     def decisions(self) -> dict[str, Any]:
@@ -151,8 +178,11 @@ class TrainingState:
         for name, moment in self._moments():
             moment.copy_(tensors[name])
         self.images_seen = images_seen
+        if self.config.skip:
+            self.skipped.copy_(tensors[_SKIPPED])
         for bucket in self.buckets:
-            self.optimizer.state[bucket.weight]["step"].fill_(self.step)
+            # The optimiser has not seen the steps that were left out.
+            self.optimizer.state[bucket.weight]["step"].copy_(self.step - self.skipped)
         if decisions is not None:
             self.dtype = NAMES.get(decisions.get("precision", ""), self.dtype)
             self.compiled = decisions.get("compiled", self.compiled)
