@@ -23,6 +23,7 @@ TRAINING: dict[str, list[object]] = {
     "--warmup": [-1],
     "--weight-decay": [-0.1, "nan", "inf"],
     "--clip": [0, -1, "nan", "inf"],
+    "--skip": [-1, "nan", "inf"],
     "--ema": [-0.1, 1, 2, "nan"],
     "--log-every": [0, -1],
     "--evaluate-every": [-1],
