@@ -128,6 +128,7 @@ def _vae(config: VAEConfig, spec: DataSpec, scaling: Scaling) -> VAE:
         latent_dims=latent,
         reweighting=Reweighting(config.beta, config.free_bits),
         training_samples=config.training_samples,
+        objective=config.objective,
     )
 
 
@@ -153,6 +154,7 @@ def _markov(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> MarkovHVAE:
         latent_dims=dims,
         reweighting=Reweighting(config.beta, config.free_bits),
         training_samples=config.training_samples,
+        objective=config.objective,
     )
 
 
@@ -184,6 +186,7 @@ def _ladder(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> LadderHVAE:
         latent_shapes=[shape(latent, here) for latent, here in zip(latents, sizes, strict=True)],
         reweighting=Reweighting(config.beta, config.free_bits),
         training_samples=config.training_samples,
+        objective=config.objective,
     )
 
 

@@ -13,6 +13,7 @@ Sigma = Literal["auto", "fixed", "shared", "per-pixel", "predicted"]
 Network = Literal["auto", "mlp", "conv"]
 Activation = Literal["silu", "relu", "tanh", "gelu"]
 Posterior = Literal["top-down", "bottom-up"]
+Objective = Literal["elbo", "iwae", "dreg"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,10 @@ class VAEConfig:
     free_bits: float = 0.0
     """Nats of KL per level that cost nothing in the loss."""
     training_samples: int = 1
-    """Monte Carlo draws per example in the loss."""
+    """Monte Carlo draws per example in the loss, k."""
+    objective: Objective = "elbo"
+    """elbo: its mean over the k draws. iwae: the importance-weighted bound of k draws (of one, the elbo with
+    log-ratios for KLs). dreg: the same bound, with a gradient that a large k does not drown in noise."""
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
 
     __pydantic_config__: ClassVar = STRICT
@@ -74,6 +78,7 @@ class VAEConfig:
         checks.number("beta", self.beta, low=0.0)
         checks.number("free_bits", self.free_bits, low=0.0)
         checks.integer("training_samples", self.training_samples, low=1, high=100_000)
+        _check_objective(self)
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,10 @@ class HVAEConfig:
     free_bits: float = 0.0
     """Nats of KL per level that cost nothing in the loss."""
     training_samples: int = 1
-    """Monte Carlo paths per example in the loss."""
+    """Monte Carlo paths per example in the loss, k."""
+    objective: Objective = "elbo"
+    """elbo: its mean over the k paths. iwae: the importance-weighted bound of k paths (of one, the elbo with
+    log-ratios for KLs). dreg: the same bound, with a gradient that a large k does not drown in noise."""
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
 
     __pydantic_config__: ClassVar = STRICT
@@ -124,3 +132,20 @@ class HVAEConfig:
         checks.number("beta", self.beta, low=0.0)
         checks.number("free_bits", self.free_bits, low=0.0)
         checks.integer("training_samples", self.training_samples, low=1, high=100_000)
+        _check_objective(self)
+        if self.objective == "dreg" and self.dropout > 0:
+            raise ValueError(
+                f"dropout is {self.dropout:g} with objective 'dreg', which asks the posterior's laws twice "
+                "and would find other units dropped. Set dropout to 0, or use objective 'iwae'."
+            )
+
+
+def _check_objective(config: VAEConfig | HVAEConfig) -> None:
+    checks.one_of("objective", config.objective, get_args(Objective))
+    if config.objective != "elbo":
+        for name, value, plain in (("beta", config.beta, 1.0), ("free_bits", config.free_bits, 0.0)):
+            if value != plain:
+                raise ValueError(
+                    f"{name} is {value:g} with objective {config.objective!r}, which has no KL to weight. "
+                    f"Leave {name} at {plain:g}, or use objective 'elbo'."
+                )
