@@ -173,7 +173,7 @@ def _log_q_in_z(chain: Paths, x: Tensor, *, h: Any, z: Sequence[Tensor]) -> tupl
 
 
 def _slopes(log_q: _LogQ, z: Sequence[Tensor], chain: Paths) -> tuple[tuple[Tensor, ...], Any]:
-    """∂ log q/∂z for each of z, at fixed parameters, and log q's second value; both are worked out at once."""
+    """∂ log q/∂z for each of z, at fixed parameters, worked out at once; and what else ``log_q`` returns."""
     if torch.compiler.is_compiling():
         # The only form that goes into one graph; a module of a user's that is not compiled may not allow it.
         with torch.no_grad(), _not_recomputed(chain):

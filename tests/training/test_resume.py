@@ -22,6 +22,7 @@ CASES: dict[str, tuple[ModelConfig, str]] = {
     "ladder": (MODELS["ladder"], "fp32"),
     "ladder with dropout in bf16": (with_dropout(MODELS["ladder"]), "bf16"),
     "bottom-up with dropout": (with_dropout(MODELS["bottom-up"]), "fp32"),
+    "ladder by importance weights": (replace(MODELS["ladder"], objective="dreg", training_samples=4), "fp32"),
     "ddpm": (MODELS["ddpm"], "fp32"),
     "ddpm in bf16": (MODELS["ddpm"], "bf16"),
     "transformer with dropout in bf16": (with_dropout(MODELS["transformer"]), "bf16"),
