@@ -105,7 +105,8 @@ MODELS = {
 }
 WEIGHTED = (
     HVAEConfig(levels=2, width=4, latent_dims=(2,), training_samples=3, objective="dreg"),
-    "--model.levels 2 --model.width 4 --model.latent-dims 2 --model.training-samples 3 --model.objective dreg",
+    "--model.levels 2 --model.width 4 --model.latent-dims 2 --model.training-samples 3 "
+    "--model.objective dreg",
 )
 TRANSFORMER = (
     DDPMConfig(T=9, network="transformer", width=8, blocks=2, heads=2, patch=4, positions="learned"),
