@@ -132,6 +132,7 @@ def _vae(config: VAEConfig, spec: DataSpec, scaling: Scaling) -> VAE:
         latent_dims=latent,
         reweighting=_reweighting(config),
         training_samples=config.training_samples,
+        objective=config.objective,
     )
 
 
@@ -158,6 +159,7 @@ def _markov(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> MarkovHVAE:
         latent_dims=dims,
         reweighting=_reweighting(config),
         training_samples=config.training_samples,
+        objective=config.objective,
     )
 
 
@@ -177,6 +179,7 @@ def _ladder(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> LadderHVAE:
         latent_shapes=parts.latent_shapes,
         reweighting=_reweighting(config),
         training_samples=config.training_samples,
+        objective=config.objective,
     )
     chain.start.data.copy_(parts.start)
     return chain

@@ -24,8 +24,9 @@ Every law is a ``torch.distributions.Distribution`` whose batch is the examples,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ from torch.distributions import Distribution, kl_divergence
 
 from ancestral import checks
 from ancestral.elbo import Elbo, Loss, Reweighting
+from ancestral.objectives import check_objective, dreg_loss, iwae_loss, objective_name
 from ancestral.spec import DataSpec
 
 Features = Any
@@ -51,10 +53,15 @@ class Link:
     """z_t, shape (n, …)."""
     q: Distribution | None
     """The law that z_t was drawn from; None at t = 0, where nothing was drawn."""
-    p: Distribution
-    """p(z_t|z_{t+1}), or p(z_T) at the top."""
+    ask_p: Callable[[], Distribution]
+    """Computes ``p``: who only draws does not pay for it."""
     closed: bool
     """Whether q does not depend on what p is conditioned on through z_t, so that KL(q ‖ p) is the term."""
+
+    @property
+    def p(self) -> Distribution:
+        """p(z_t|z_{t+1}), or p(z_T) at the top; computed when read."""
+        return self.ask_p()
 
     def cost(self) -> Tensor:
         """The term of this level, (n,) nats: −log p(x|z_1) at t = 0, else the KL or its one-draw estimate."""
@@ -84,10 +91,12 @@ class Chain(nn.Module, ABC):
         *,
         reweighting: Reweighting = Reweighting(),  # noqa: B008
         training_samples: int = 1,
+        objective: str = "elbo",
     ) -> None:
         super().__init__()
         checks.integer("T, the number of latent levels,", T, low=1)
         checks.integer("training_samples", training_samples, low=1)
+        check_objective(objective, reweighting)
         self.T = T
         self.spec = spec
         self.reweighting = reweighting
@@ -95,11 +104,14 @@ class Chain(nn.Module, ABC):
         # A tensor that is changed in place: compiled steps read it where it is.
         self.kl_weight: Tensor | None
         self.register_buffer("kl_weight", torch.ones(()) if reweighting.kl_warmup else None, persistent=False)
+        self.objective = objective
 
     @property
     def loss_name(self) -> str:
         """What ``training_loss`` is called in reports."""
-        return self.reweighting.name
+        if self.objective == "elbo":
+            return self.reweighting.name
+        return objective_name(self.objective, self.training_samples)
 
     @property
     def discrete(self) -> bool:
@@ -155,14 +167,14 @@ class Chain(nn.Module, ABC):
         h = self.features(x) if h is None else h
         q = self.q_top(h)
         value = q.rsample() if z is None else z[-1]
-        yield Link(self.T, value, q, self.p_top(len(x)), closed=True)
+        yield Link(self.T, value, q, partial(self.p_top, len(x)), closed=True)
         state = self.carry(None, value, self.T)
         for t in range(self.T, 1, -1):
             q = self.q_step(state, h, t)
             value = q.rsample() if z is None else z[t - 2]
-            yield Link(t - 1, value, q, self.p_step(state, t), closed=True)
+            yield Link(t - 1, value, q, partial(self.p_step, state, t), closed=True)
             state = self.carry(state, value, t - 1)
-        yield Link(0, x, None, self.p_step(state, 1), closed=False)
+        yield Link(0, x, None, partial(self.p_step, state, 1), closed=False)
 
     def log_joint(self, x: Tensor, z: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """log p(z_{1:T}) and log p(x|z_1) at given latents z_1 … z_T, (n,) nats each; q is not asked."""
@@ -222,8 +234,13 @@ class Chain(nn.Module, ABC):
     def training_loss(self, x: Tensor) -> Loss:
         """An unbiased estimate of the batch mean of −ELBO, re-weighted where ``reweighting`` says so.
 
-        ``training_samples`` paths are drawn for each example.
+        ``training_samples`` paths are drawn for each example. With ``objective`` "iwae" or "dreg" it is
+        of the importance-weighted bound of that many draws (``objectives``).
         """
+        if self.objective == "iwae":
+            return iwae_loss(self, x, samples=self.training_samples)
+        if self.objective == "dreg":
+            return dreg_loss(self, x, samples=self.training_samples)
         elbo = self.elbo(x, samples=self.training_samples)
         return self.reweighting.loss(elbo, kl_weight=self.kl_weight)
 
@@ -299,9 +316,9 @@ class BottomUpChain(Chain):
         for t in range(1, self.T + 1):
             q = self.q_first(h) if t == 1 else self.q_up(below, t)
             value = q.rsample() if z is None else z[t - 1]
-            yield Link(t - 1, below, q_below, self.p_step(value, t), closed=False)
+            yield Link(t - 1, below, q_below, partial(self.p_step, value, t), closed=False)
             below, q_below = value, q
-        yield Link(self.T, below, q_below, self.p_top(len(x)), closed=True)
+        yield Link(self.T, below, q_below, partial(self.p_top, len(x)), closed=True)
 
 
 def final_value(law: Distribution, final: str) -> Tensor:

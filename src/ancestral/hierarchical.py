@@ -57,8 +57,15 @@ class MarkovHVAE(BottomUpChain):
         latent_dims: Sequence[int],
         reweighting: Reweighting = Reweighting(),  # noqa: B008
         training_samples: int = 1,
+        objective: str = "elbo",
     ) -> None:
-        super().__init__(len(latent_dims), spec, reweighting=reweighting, training_samples=training_samples)
+        super().__init__(
+            len(latent_dims),
+            spec,
+            reweighting=reweighting,
+            training_samples=training_samples,
+            objective=objective,
+        )
         at_least_two_levels(self.T)
         if not len(ups) == len(downs) == self.T - 1:
             raise ValueError(
@@ -139,8 +146,15 @@ class LadderHVAE(Chain):
         latent_shapes: Sequence[tuple[int, ...]],
         reweighting: Reweighting = Reweighting(),  # noqa: B008
         training_samples: int = 1,
+        objective: str = "elbo",
     ) -> None:
-        super().__init__(len(latent_shapes), spec, reweighting=reweighting, training_samples=training_samples)
+        super().__init__(
+            len(latent_shapes),
+            spec,
+            reweighting=reweighting,
+            training_samples=training_samples,
+            objective=objective,
+        )
         at_least_two_levels(self.T)
         if not len(posteriors) == len(top_downs) == len(priors) + 1 == self.T:
             raise ValueError(

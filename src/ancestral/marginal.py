@@ -10,7 +10,8 @@ from torch.distributions import Distribution, kl_divergence
 
 from ancestral import checks
 from ancestral.chain import Chain, Features
-from ancestral.elbo import Elbo, Loss
+from ancestral.elbo import Elbo, Loss, Reweighting
+from ancestral.spec import DataSpec
 
 
 class MarginalChain(Chain):
@@ -18,6 +19,22 @@ class MarginalChain(Chain):
 
     ``p_step`` and ``q_step`` must take t as a whole number or as a tensor (n,) of one level per example.
     """
+
+    def __init__(
+        self,
+        T: int,
+        spec: DataSpec,
+        *,
+        reweighting: Reweighting = Reweighting(),  # noqa: B008
+        training_samples: int = 1,
+        objective: str = "elbo",
+    ) -> None:
+        if objective != "elbo":
+            raise ValueError(
+                f"objective is {objective!r}: {type(self).__name__} is trained on single levels, and "
+                "importance weights need whole paths. Use objective 'elbo', or a (hierarchical) VAE."
+            )
+        super().__init__(T, spec, reweighting=reweighting, training_samples=training_samples)
 
     @abstractmethod
     def q_marginal(self, h: Features, t: Tensor) -> Distribution:

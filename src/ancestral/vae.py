@@ -30,7 +30,7 @@ class VAE(Chain):
     """x ← z, with a Gaussian encoder and any likelihood as decoder.
 
     ``encoder`` maps the centred data (n, *shape) to (n, 2 · latent_dims), mu and log sigma; ``decoder``
-    maps z (n, latent_dims) to what ``likelihood`` reads. ``reweighting`` changes the
+    maps z (n, latent_dims) to what ``likelihood`` reads. ``reweighting`` and ``objective`` change the
     training loss only, and ``training_samples`` is the number of Monte Carlo draws in it.
     """
 
@@ -45,8 +45,15 @@ class VAE(Chain):
         latent_dims: int,
         reweighting: Reweighting = Reweighting(),  # noqa: B008
         training_samples: int = 1,
+        objective: str = "elbo",
     ) -> None:
-        super().__init__(1, spec, reweighting=reweighting, training_samples=training_samples)
+        super().__init__(
+            1,
+            spec,
+            reweighting=reweighting,
+            training_samples=training_samples,
+            objective=objective,
+        )
         checks.integer("latent_dims", latent_dims, low=1)
         self.encoder = encoder
         self.decoder = decoder

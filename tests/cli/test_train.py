@@ -103,6 +103,11 @@ MODELS = {
         "--model.channels 4 8 --model.blocks 1 --model.attention 4 --model.width 6 --model.dropout 0.1",
     ),
 }
+WEIGHTED = (
+    HVAEConfig(levels=2, width=4, latent_dims=(2,), training_samples=3, objective="dreg"),
+    "--model.levels 2 --model.width 4 --model.latent-dims 2 --model.training-samples 3 "
+    "--model.objective dreg",
+)
 TRANSFORMER = (
     DDPMConfig(T=9, network="transformer", width=8, blocks=2, heads=2, patch=4, positions="learned"),
     "--model.T 9 --model.network transformer --model.width 8 --model.blocks 2 --model.heads 2 "
@@ -112,7 +117,7 @@ TRANSFORMER = (
 
 @pytest.mark.parametrize(
     ("kind", "model", "options"),
-    [*((kind, *given) for kind, given in MODELS.items()), ("ddpm", *TRANSFORMER)],
+    [*((kind, *given) for kind, given in MODELS.items()), ("ddpm", *TRANSFORMER), ("hvae", *WEIGHTED)],
 )
 def test_every_option_reaches_the_run(kind, model, options, data, tmp_path):
     out = tmp_path / "new" / "run"

@@ -54,6 +54,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "free_bits": 50.0,
             "kl_warmup": 9,
             "training_samples": 3,
+            "objective": "iwae",
         },
     ),
     (CONV, IMAGES, {"width": 8, "dropout": 0.5, "network": "mlp"}),
@@ -76,6 +77,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "free_bits": 50.0,
             "kl_warmup": 9,
             "training_samples": 3,
+            "objective": "iwae",
             "likelihood": LikelihoodConfig(kind="gaussian"),
         },
     ),
@@ -176,6 +178,23 @@ def test_every_option_of_a_model_is_looked_at(kind):
 def test_a_mistyped_option_is_named(kind, name, value):
     with pytest.raises(ValueError, match=f"{name} is .*; it must be"):
         kind(**{name: value})
+
+
+@pytest.mark.parametrize("objective", ["iwae", "dreg"])
+@pytest.mark.parametrize("kind", [VAEConfig, HVAEConfig])
+def test_importance_weights_are_not_combined_with_weights_of_the_kl(kind, objective):
+    for name, value in (("beta", 0.5), ("free_bits", 0.1)):
+        with pytest.raises(ValueError, match=f"{name} is .* with objective '{objective}'.* Leave {name} at"):
+            kind(objective=objective, training_samples=5, **{name: value})
+    with pytest.raises(ValueError, match="objective is 'vimco'; it must be one of elbo, iwae, dreg"):
+        kind(objective="vimco")
+
+
+def test_dropout_between_levels_is_refused_where_they_are_asked_twice():
+    with pytest.raises(ValueError, match=r"dropout is 0\.1 with objective 'dreg'.*or use objective 'iwae'"):
+        HVAEConfig(objective="dreg", dropout=0.1)
+    HVAEConfig(objective="iwae", dropout=0.1)
+    VAEConfig(objective="dreg", dropout=0.1)
 
 
 @pytest.mark.parametrize(
@@ -285,6 +304,8 @@ def test_every_option_of_the_data_changes_a_run(plain, place, tmp_path):
 
 
 EVERYTHING: list[ModelConfig] = [
+    VAEConfig(objective="iwae", training_samples=50),
+    HVAEConfig(objective="dreg", training_samples=50),
     VAEConfig(
         latent_dims=5,
         network="mlp",

@@ -72,9 +72,9 @@ def test_laws_and_losses_are_fp32(precision):
 def test_laws_of_networks_in_bf16_are_fp32(model):
     chain = state(model, precision="bf16").chain
     with autocast(torch.bfloat16, CPU):
-        links = list(chain.path(DATA.train.x[:4]))
-    for link in links:
-        for law in (link.p, link.q):
+        links = [(link, link.p, link.q) for link in chain.path(DATA.train.x[:4])]
+    for link, *laws in links:
+        for law in laws:
             assert law is None or {law.loc.dtype, law.scale.dtype} == {torch.float32}
         assert link.t == 0 or link.value.dtype == torch.float32
 

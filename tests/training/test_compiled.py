@@ -30,10 +30,11 @@ def state(model, training, data) -> TrainingState:
     [
         (MODELS["vae-mlp"], images(), False),
         (HVAEConfig(levels=2, width=8), vectors(), False),
+        (HVAEConfig(levels=2, width=8, objective="dreg", training_samples=3), vectors(), False),
         (DDPMConfig(T=12, channels=(16,)), images(), False),
         (DDPMConfig(T=12, dropout=0.2), vectors(), True),
     ],
-    ids=["vae", "ladder", "ddpm", "recomputed"],
+    ids=["vae", "ladder", "dreg", "ddpm", "recomputed"],
 )
 def test_a_compiled_step_is_the_plain_step(model, data, recompute):
     """The same draws, so the same losses, terms, gradients and weights, up to the order of sums."""

@@ -26,6 +26,7 @@ CASES: dict[str, tuple[ModelConfig, str]] = {
         HVAEConfig(levels=8, width=8, latent_dims=(2,), dropout=0.3, kl_warmup=4, kl_balance=True),
         "fp32",
     ),
+    "ladder by importance weights": (replace(MODELS["ladder"], objective="dreg", training_samples=4), "fp32"),
     "ddpm": (MODELS["ddpm"], "fp32"),
     "ddpm in bf16": (MODELS["ddpm"], "bf16"),
     "transformer with dropout in bf16": (with_dropout(MODELS["transformer"]), "bf16"),

@@ -17,6 +17,7 @@ LadderBlock = Literal["auto", "basic", "bottleneck"]
 
 SHALLOW = 6
 """Levels up to which a ladder on images is of basic blocks by default."""
+Objective = Literal["elbo", "iwae", "dreg"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,10 @@ class VAEConfig:
     kl_warmup: int = 0
     """Steps over which the weight of the KL in the loss rises from 0; the reported ELBO always has 1."""
     training_samples: int = 1
-    """Monte Carlo draws per example in the loss."""
+    """Monte Carlo draws per example in the loss, k."""
+    objective: Objective = "elbo"
+    """elbo: its mean over the k draws. iwae: the importance-weighted bound of k draws (of one, the elbo with
+    log-ratios for KLs). dreg: the same bound, with a gradient that a large k does not drown in noise."""
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
 
     __pydantic_config__: ClassVar = STRICT
@@ -81,6 +85,7 @@ class VAEConfig:
         checks.number("free_bits", self.free_bits, low=0.0)
         checks.integer("kl_warmup", self.kl_warmup, low=0)
         checks.integer("training_samples", self.training_samples, low=1, high=100_000)
+        _check_objective(self)
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,10 @@ class HVAEConfig:
     kl_balance: bool = False
     """During that warm-up, weigh each level's KL by its share of them all, so that weak levels stay alive."""
     training_samples: int = 1
-    """Monte Carlo paths per example in the loss."""
+    """Monte Carlo paths per example in the loss, k."""
+    objective: Objective = "elbo"
+    """elbo: its mean over the k paths. iwae: the importance-weighted bound of k paths (of one, the elbo with
+    log-ratios for KLs). dreg: the same bound, with a gradient that a large k does not drown in noise."""
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
 
     __pydantic_config__: ClassVar = STRICT
@@ -163,6 +171,12 @@ class HVAEConfig:
                 "kl_balance is on and kl_warmup is 0: balancing ends with the warm-up; give one."
             )
         checks.integer("training_samples", self.training_samples, low=1, high=100_000)
+        _check_objective(self)
+        if self.objective == "dreg" and self.dropout > 0:
+            raise ValueError(
+                f"dropout is {self.dropout:g} with objective 'dreg', which asks the posterior's laws twice "
+                "and would find other units dropped. Set dropout to 0, or use objective 'iwae'."
+            )
 
     def _only_of_its_posterior(self) -> None:
         """Refuse what the networks of its posterior would not read."""
@@ -194,3 +208,16 @@ class HVAEConfig:
             raise ValueError(
                 f"levels_per_size has {sum(counts)} levels in all and levels is {self.levels}; make both one."
             )
+
+
+def _check_objective(config: VAEConfig | HVAEConfig) -> None:
+    checks.one_of("objective", config.objective, get_args(Objective))
+    if config.objective != "elbo":
+        weights = {"beta": config.beta, "free_bits": config.free_bits, "kl_warmup": config.kl_warmup}
+        for name, value in weights.items():
+            plain = 1.0 if name == "beta" else 0.0
+            if value != plain:
+                raise ValueError(
+                    f"{name} is {value:g} with objective {config.objective!r}, which has no KL to weight. "
+                    f"Leave {name} at {plain:g}, or use objective 'elbo'."
+                )

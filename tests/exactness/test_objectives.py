@@ -1,0 +1,181 @@
+"""Importance-weighted objectives against closed forms; DReG's gradient against its formula and IWAE's."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+from ancestral.chain import Chain
+from ancestral.config import HVAEConfig, ModelConfig, VAEConfig
+from ancestral.elbo import Loss
+from ancestral.evaluation import log_likelihood
+from ancestral.objectives import dreg_loss, iwae_loss
+from ancestral.training.memory import recompute_blocks
+from tiny import MODELS, built, images, vectors
+from toys import Affine, BottomUpGaussian, Joint, TopDownGaussian, randn, spd
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+TOYS = {"one level": (TopDownGaussian, (4, 2))} | {
+    kind.__name__: (kind, (4, 3, 2)) for kind in (TopDownGaussian, BottomUpGaussian)
+}
+each_toy = pytest.mark.parametrize("name", TOYS)
+TINY: dict[str, ModelConfig] = {
+    "vae": VAEConfig(hidden=(3,), latent_dims=2),
+    "bottom-up": HVAEConfig(levels=2, posterior="bottom-up", hidden=(3,), latent_dims=(2, 1)),
+    "ladder": HVAEConfig(levels=2, width=3, latent_dims=(2, 1)),
+}
+"""For vectors of two numbers; a ladder's q and p share all of the stream."""
+
+
+def toy(name: str, **off: float) -> tuple[Chain, MultivariateNormal]:
+    """A linear-Gaussian chain, its q off as asked, and the law of its data."""
+    kind, sizes = TOYS[name]
+    T = len(sizes) - 1
+    joint = Joint(T, torch.zeros(sizes[-1]), torch.eye(sizes[-1]))
+    for t in range(T - 1, -1, -1):
+        law = Affine(randn(sizes[t], sizes[t + 1], seed=t), randn(sizes[t], seed=t + 9), spd(sizes[t], t))
+        joint = joint.extend(t, [t + 1], law)
+    data = joint.marginal(0)(torch.zeros(1, 0))
+    return kind(joint, T, **off), MultivariateNormal(data.loc[0], data.covariance_matrix[0])
+
+
+def tiny(model: ModelConfig, data=None) -> tuple[Chain, Tensor]:
+    """A model with no parameter at zero, and a few of its data."""
+    data = vectors() if data is None else data
+    torch.manual_seed(0)
+    chain = built(model, data).double()
+    with torch.no_grad():
+        for parameter in chain.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter) / math.sqrt(max(parameter.shape, default=1)))
+    x = data.train.x[:4]
+    return chain, x.double() if x.is_floating_point() else x
+
+
+def gradient(chain: Chain, loss: Loss) -> Tensor:
+    """The gradient of all parameters, flat."""
+    gradients = torch.autograd.grad(loss.value, list(chain.parameters()), materialize_grads=True)
+    return torch.cat([g.flatten() for g in gradients])
+
+
+@each_toy
+def test_at_the_exact_posterior_each_draw_is_log_p_and_leaves_q_alone(name):
+    chain, data = toy(name)
+    x = data.sample((5,)) + 0.5
+    for k in (1, 7):
+        for loss in (iwae_loss(chain, x, samples=k), dreg_loss(chain, x, samples=k)):
+            torch.testing.assert_close(loss.value, -data.log_prob(x).mean(), atol=1e-9, rtol=0)
+            torch.testing.assert_close(loss.terms["effective_draws"], torch.tensor(float(k)))
+        assert gradient(chain, dreg_loss(chain, x, samples=k)).abs().max() < 1e-9
+        assert gradient(chain, iwae_loss(chain, x, samples=k)).abs().max() > 1e-3
+    wrong, _ = toy(name, off_scale=1.1)
+    assert gradient(wrong, dreg_loss(wrong, x, samples=7)).abs().max() > 1e-3
+
+
+@each_toy
+@torch.no_grad()
+def test_the_bound_rises_with_k_to_log_p(name):
+    chain, data = toy(name, off_mean=0.8, off_scale=1.5)
+    x = data.mean[None] + 1.0
+    rows, before = 4000, (-math.inf, 0.0)
+    for k in (1, 2, 5, 20, 100):
+        bound = chain.log_weight(x.expand(rows, -1), samples=k).logsumexp(dim=1) - math.log(k)
+        mean, error = float(bound.mean()), float(bound.std()) / math.sqrt(rows)
+        assert mean - before[0] > 3 * math.hypot(error, before[1])
+        assert mean < float(data.log_prob(x)) + 3 * error
+        torch.manual_seed(k)
+        loss = -iwae_loss(chain, x.expand(5, -1), samples=k).value
+        torch.manual_seed(k)
+        torch.testing.assert_close(loss, log_likelihood(chain, x.expand(5, -1), samples=k).mean())
+        before = (mean, error)
+    assert abs(mean - float(data.log_prob(x))) < 0.02
+
+
+@pytest.mark.parametrize("model", TINY.values(), ids=TINY.keys())
+def test_both_have_the_same_value_and_terms_for_the_same_draws(model):
+    chain, x = tiny(model)
+    losses = []
+    for loss in (iwae_loss, dreg_loss):
+        torch.manual_seed(3)
+        losses.append(loss(chain, x, samples=6))
+    ours, theirs = losses
+    torch.testing.assert_close(ours.value, theirs.value)
+    torch.testing.assert_close(ours.terms, theirs.terms)
+    torch.manual_seed(3)
+    weight = chain.log_weight(x, samples=6)
+    terms = [ours.terms[name] for name in ("reconstruction", "matching", "prior")]
+    torch.testing.assert_close(sum(terms), -weight.mean().detach())
+    share = weight.softmax(dim=1)
+    torch.testing.assert_close(ours.terms["effective_draws"], (1.0 / (share**2).sum(dim=1)).mean().detach())
+
+
+def by_formula(chain: Chain, x: Tensor, *, samples: int) -> Tensor:
+    """DReG's gradient as it is written, with a second chain whose parameters are fixed."""
+    fixed = copy.deepcopy(chain).requires_grad_(False)
+    xs, h = chain.repeated(x, samples)
+    live = {link.t: link.value for link in chain.path(xs, h) if link.t > 0}
+    z = [live[t].detach().requires_grad_() for t in range(1, chain.T + 1)]
+    log_weight = sum(fixed.log_joint(xs, z)) - sum(
+        link.q.log_prob(link.value) for link in fixed.path(xs, z=z) if link.q is not None
+    )
+    share = log_weight.detach().unflatten(0, (len(x), samples)).softmax(dim=1).flatten()
+    slopes = torch.autograd.grad(log_weight.sum(), z)
+    of_p = (share * sum(chain.log_joint(xs, [v.detach() for v in z]))).sum()
+    of_q = sum(
+        (share.reshape(-1, *[1] * (slope.ndim - 1)) ** 2 * slope * live[t]).sum()
+        for t, slope in enumerate(slopes, 1)
+    )
+    return gradient(chain, Loss(-(of_p + of_q) / len(x)))
+
+
+CASES = {name: (model, vectors()) for name, model in TINY.items()} | {
+    f"{name} on images": (MODELS[name], images()) for name in ("bottom-up", "ladder")
+}
+
+
+@pytest.mark.parametrize(("model", "data"), CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_gradient_is_the_formula(model, data, recompute):
+    chain, x = tiny(model, data)
+    recompute_blocks(chain.train(), recompute)
+    torch.manual_seed(3)
+    expected = by_formula(chain, x, samples=5)
+    torch.manual_seed(3)
+    ours = gradient(chain, dreg_loss(chain, x, samples=5))
+    torch.testing.assert_close(ours, expected, rtol=1e-8, atol=1e-10)
+    # Whatever the loss is multiplied by, the gradient is too.
+    torch.manual_seed(3)
+    scaled = gradient(chain, Loss(dreg_loss(chain, x, samples=5).value / 64))
+    torch.testing.assert_close(64 * scaled, expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("model", TINY.values(), ids=TINY.keys())
+def test_both_gradients_have_the_same_mean(model):
+    chain, x = tiny(model)
+    xs = x.repeat(100, 1)
+    differences = torch.stack(
+        [
+            gradient(chain, dreg_loss(chain, xs, samples=3))
+            - gradient(chain, iwae_loss(chain, xs, samples=3))
+            for _ in range(120)
+        ]
+    )
+    z = differences.mean(dim=0) / (differences.std(dim=0) / math.sqrt(len(differences)) + 1e-12)
+    assert float(z.abs().max()) < 5.0
+    assert float(z.square().mean()) < 2.0
+
+
+@each_toy
+def test_with_many_draws_dreg_has_far_less_noise_in_q(name):
+    chain, data = toy(name, off_mean=0.9, off_scale=1.2)
+    x = data.sample((1,)).expand(20, -1)
+    noise = []
+    for loss in (dreg_loss, iwae_loss):
+        draws = torch.stack([gradient(chain, loss(chain, x, samples=100)) for _ in range(30)])
+        noise.append(draws.std(dim=0))
+    assert (20.0 * noise[0] < noise[1]).all()
