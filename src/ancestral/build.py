@@ -18,6 +18,7 @@ from ancestral.config import (
 )
 from ancestral.diffusion import DDPM
 from ancestral.elbo import Reweighting
+from ancestral.flows import Flow
 from ancestral.hierarchical import LadderHVAE, MarkovHVAE
 from ancestral.likelihoods import (
     BernoulliLikelihood,
@@ -31,10 +32,11 @@ from ancestral.networks.ladder import (
     VECTOR,
     BottomUp,
     Head,
-    Posterior,
     TopDown,
     level_sizes,
 )
+from ancestral.networks.ladder import Posterior as PosteriorNetwork
+from ancestral.posteriors import DiagonalPosterior, FlowPosterior, FullPosterior, Posterior
 from ancestral.scaling import Scaling
 from ancestral.schedules import Schedule
 from ancestral.spec import DataSpec
@@ -82,6 +84,17 @@ def build_likelihood(config: LikelihoodConfig, spec: DataSpec, scaling: Scaling)
     return DiscretizedLogisticLikelihood(spec, scaling, sigma=sigma, value=config.value)
 
 
+def build_posterior(config: VAEConfig | HVAEConfig, latent: int) -> Posterior:
+    """The family of q's law over a latent of this size (channels, for images) that the options name."""
+    if config.q == "diagonal":
+        return DiagonalPosterior(latent)
+    if config.q == "full":
+        return FullPosterior(latent)
+    own, bins = config.flow, config.flow.bins or 8
+    flow = Flow(config.q, latent, own.context, transforms=own.transforms, hidden=own.hidden, bins=bins)
+    return FlowPosterior(latent, flow)
+
+
 def _encoder(
     config: VAEConfig | HVAEConfig, spec: DataSpec, out: int, *, hidden: tuple[int, ...], conv: bool
 ) -> nn.Module:
@@ -119,13 +132,15 @@ def _vae(config: VAEConfig, spec: DataSpec, scaling: Scaling) -> VAE:
     conv = spec.is_image and config.network != "mlp"
     latent = config.latent_dims or (32 if spec.is_image else spec.dims)
     likelihood = build_likelihood(config.likelihood, spec, scaling)
+    posterior = build_posterior(config, latent)
     return VAE(
-        _encoder(config, spec, 2 * latent, hidden=config.hidden, conv=conv),
+        _encoder(config, spec, posterior.outputs, hidden=config.hidden, conv=conv),
         _decoder(config, spec, latent, per_entry=likelihood.per_entry, hidden=config.hidden, conv=conv),
         likelihood=likelihood,
         scaling=scaling,
         spec=spec,
         latent_dims=latent,
+        posterior=posterior,
         reweighting=Reweighting(config.beta, config.free_bits),
         training_samples=config.training_samples,
     )
@@ -141,16 +156,18 @@ def _markov(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> MarkovHVAE:
     # Each level half the size of the one below, as in a ladder of abstractions.
     dims = _per_level(config, tuple(max(first >> level, 2) for level in range(config.levels)))
     likelihood = build_likelihood(config.likelihood, spec, scaling)
+    laws = [build_posterior(config, latent) for latent in dims]
     conv = spec.is_image
     return MarkovHVAE(
-        _encoder(config, spec, 2 * dims[0], hidden=config.hidden, conv=conv),
+        _encoder(config, spec, laws[0].outputs, hidden=config.hidden, conv=conv),
         _decoder(config, spec, dims[0], per_entry=likelihood.per_entry, hidden=config.hidden, conv=conv),
-        ups=[_mlp(config, low, 2 * high, config.hidden) for low, high in itertools.pairwise(dims)],
+        ups=[_mlp(config, low, laws[i].outputs, config.hidden) for i, low in enumerate(dims[:-1], 1)],
         downs=[_mlp(config, high, 2 * low, config.hidden) for low, high in itertools.pairwise(dims)],
         likelihood=likelihood,
         scaling=scaling,
         spec=spec,
         latent_dims=dims,
+        laws=laws,
         reweighting=Reweighting(config.beta, config.free_bits),
         training_samples=config.training_samples,
     )
@@ -162,6 +179,7 @@ def _ladder(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> LadderHVAE:
     size = (spec.shape[1], spec.shape[2]) if spatial else VECTOR
     sizes = level_sizes(size, config.levels) if spatial else [VECTOR] * config.levels
     latents = _per_level(config, (8,) if spatial else (max(spec.dims // config.levels, 2),))
+    laws = [build_posterior(config, latent) for latent in latents]
 
     def shape(features: int, here: tuple[int, int]) -> tuple[int, ...]:
         return (features, *here) if spatial else (features,)
@@ -171,7 +189,7 @@ def _ladder(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> LadderHVAE:
             spec.shape[0], width, size=size, sizes=sizes, blocks=config.blocks, spatial=spatial, dropout=drop
         ),
         Head(width, likelihood.per_entry * spec.shape[0], spatial=spatial, kernel=3),
-        posteriors=[Posterior(width, latent, spatial=spatial, dropout=drop) for latent in latents],
+        posteriors=[PosteriorNetwork(width, law.outputs, spatial=spatial, dropout=drop) for law in laws],
         top_downs=[
             TopDown(width, latent, spatial=spatial, size_below=below, blocks=config.blocks, dropout=drop)
             for latent, below in zip(latents, [size, *sizes[:-1]], strict=True)
@@ -182,6 +200,7 @@ def _ladder(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> LadderHVAE:
         spec=spec,
         stream_shape=shape(width, sizes[-1]),
         latent_shapes=[shape(latent, here) for latent, here in zip(latents, sizes, strict=True)],
+        laws=laws,
         reweighting=Reweighting(config.beta, config.free_bits),
         training_samples=config.training_samples,
     )

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from ancestral.config.autoencoders import (
     Activation,
+    FlowConfig,
     HVAEConfig,
     Likelihood,
     LikelihoodConfig,
     Network,
     Posterior,
+    Q,
     Sigma,
     VAEConfig,
 )
@@ -40,6 +42,7 @@ __all__ = [
     "DataConfig",
     "Device",
     "DiffusionLoss",
+    "FlowConfig",
     "HVAEConfig",
     "ImageNetwork",
     "Likelihood",
@@ -50,6 +53,7 @@ __all__ = [
     "Posterior",
     "Precision",
     "Prediction",
+    "Q",
     "RunConfig",
     "ScheduleName",
     "Sigma",

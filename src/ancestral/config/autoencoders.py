@@ -13,6 +13,7 @@ Sigma = Literal["auto", "fixed", "shared", "per-pixel", "predicted"]
 Network = Literal["auto", "mlp", "conv"]
 Activation = Literal["silu", "relu", "tanh", "gelu"]
 Posterior = Literal["top-down", "bottom-up"]
+Q = Literal["diagonal", "full", "iaf", "spline"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,42 @@ class LikelihoodConfig:
 
 
 @dataclass(frozen=True)
+class FlowConfig:
+    """The normalising flow of a posterior that has one (q iaf or spline)."""
+
+    transforms: int = 2
+    """Autoregressive maps, one after another, each in the reverse order of the last."""
+    hidden: tuple[int, ...] = (200,)
+    """Hidden layers of each map's network, none narrower than the latent."""
+    context: int = 32
+    """How many numbers the flow is told of x (at each position of an image's latent)."""
+    bins: int | None = None
+    """spline: its pieces, between -5 and 5 standard deviations; by default 8."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    def __post_init__(self) -> None:
+        checks.integer("flow.transforms", self.transforms, low=1, high=1000)
+        check_sizes("flow.hidden", self.hidden)
+        checks.integer("flow.context", self.context, low=1, high=1 << 14)
+        if self.bins is not None:
+            checks.integer("flow.bins", self.bins, low=2, high=1000)
+
+
+def check_q(q: str, flow: FlowConfig) -> None:
+    """Refuse a family of posteriors that there is not, and a flow's options where there is none."""
+    checks.one_of("q", q, get_args(Q))
+    if q in ("diagonal", "full") and flow != FlowConfig():
+        raise ValueError(
+            f"an option of a flow is given and q is {q!r}; use q iaf or spline, or leave it out."
+        )
+    if q == "iaf" and flow.bins is not None:
+        raise ValueError(
+            f"flow.bins is {flow.bins} and q is 'iaf', which has none; use q spline, or leave it out."
+        )
+
+
+@dataclass(frozen=True)
 class VAEConfig:
     """A variational autoencoder: one latent vector."""
 
@@ -43,6 +80,10 @@ class VAEConfig:
 
     latent_dims: int | None = None
     """Size of z. By default 32 for images and the data's own size for vectors."""
+    q: Q = "diagonal"
+    """The family of q(z|x): a Gaussian, diagonal or with a full covariance, or one that is bent by an
+    inverse autoregressive flow (iaf) or a neural spline flow (spline)."""
+    flow: FlowConfig = field(default_factory=FlowConfig)
     network: Network = "auto"
     """auto: conv for images, mlp for vectors."""
     hidden: tuple[int, ...] = (200, 200)
@@ -66,6 +107,7 @@ class VAEConfig:
     def __post_init__(self) -> None:
         if self.latent_dims is not None:
             checks.integer("latent_dims", self.latent_dims, low=1, high=1 << 20)
+        check_q(self.q, self.flow)
         checks.one_of("network", self.network, get_args(Network))
         checks.one_of("activation", self.activation, get_args(Activation))
         check_sizes("hidden", self.hidden)
@@ -86,6 +128,10 @@ class HVAEConfig:
     """T, the number of latent levels, at least 2."""
     posterior: Posterior = "top-down"
     """top-down (ladder) shares the generative path; bottom-up is the Markov q of the lecture notes."""
+    q: Q = "diagonal"
+    """The family of q at each level: a Gaussian, diagonal or with a full covariance, or one that is bent by
+    an inverse autoregressive flow (iaf) or a neural spline flow (spline)."""
+    flow: FlowConfig = field(default_factory=FlowConfig)
     latent_dims: tuple[int, ...] | None = None
     """bottom-up: sizes of z_1 ... z_T. top-down: channels (images) or sizes (vectors) of z_1 ... z_T.
     One number stands for all levels."""
@@ -110,6 +156,7 @@ class HVAEConfig:
     def __post_init__(self) -> None:
         checks.integer("levels", self.levels, low=2, high=1000)
         checks.one_of("posterior", self.posterior, get_args(Posterior))
+        check_q(self.q, self.flow)
         if self.latent_dims is not None:
             check_sizes("latent_dims", self.latent_dims)
             if len(self.latent_dims) not in (1, self.levels):

@@ -113,17 +113,17 @@ class BottomUp(nn.Module):
 
 
 class Posterior(nn.Module):
-    """Features and stream of a level → how q departs from p there, (n, 2 · latent, …); 0 at the start."""
+    """Features and stream of a level → how q departs from p there, (n, outputs, …); 0 at the start."""
 
-    def __init__(self, width: int, latent: int, *, spatial: bool, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, outputs: int, *, spatial: bool, dropout: float = 0.0) -> None:
         super().__init__()
         self.join = mix(2 * width, width, spatial=spatial, kernel=1)
         self.block = Residual(width, spatial=spatial, dropout=dropout)
-        self.out = zero(mix(width, 2 * latent, spatial=spatial, kernel=1))
+        self.out = zero(mix(width, outputs, spatial=spatial, kernel=1))
         channels_last_(self)
 
     def forward(self, stream: Tensor, features: Tensor) -> Tensor:
-        """Two (n, width, …) → (n, 2 · latent, …)."""
+        """Two (n, width, …) → (n, outputs, …)."""
         joined = self.join(cat([_laid_out(stream, features.dtype), features], dim=1))
         out: Tensor = self.out(F.silu(self.block(joined)))
         return out
