@@ -31,7 +31,8 @@ FLOWS = ("iaf", "spline")
 LARGEST = 1024
 """Entries that a flow is taken over at most: its masks grow with their square."""
 _LEAST_SLOPE = 0.01
-"""Of an affine map. Its inverse goes through values that are no draws, which must stay finite."""
+"""Of a map along any entry. Its inverse goes through values that are no draws, which must stay finite, and
+loses digits where it is steep."""
 
 
 class Flow(nn.Module):
@@ -88,12 +89,18 @@ def _map(kind: str, order: Tensor, context: int, hidden: tuple[int, ...], bins: 
     """One autoregressive map, the identity at the start."""
     zuko = _zuko(kind)
     if kind == "iaf":
-        univariate: Any = partial(zuko.transforms.MonotonicAffineTransform, slope=_LEAST_SLOPE)
+        univariate: Any = zuko.transforms.MonotonicAffineTransform
         shapes: list[tuple[int, ...]] = [(), ()]
     else:
         univariate, shapes = zuko.transforms.MonotonicRQSTransform, [(bins,), (bins,), (bins - 1,)]
     made: nn.Module = zuko.flows.MaskedAutoregressiveTransform(
-        len(order), context, order=order, univariate=univariate, shapes=shapes, hidden_features=hidden
+        len(order),
+        context,
+        order=order,
+        univariate=partial(univariate, slope=_LEAST_SLOPE),
+        shapes=shapes,
+        hidden_features=hidden,
+        activation=nn.ELU,
     )
     hyper = made.hyper
     assert isinstance(hyper, nn.Sequential)

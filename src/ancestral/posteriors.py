@@ -65,7 +65,7 @@ class DiagonalPosterior(Posterior):
 class FullPosterior(Posterior):
     """N(mu, L Lᵀ) with L = diag(sigma) (1 + N) and N below the diagonal: mu, log sigma, then N row by row."""
 
-    rows_and_columns: Tensor
+    places: Tensor
 
     def __init__(self, latent: int) -> None:
         if latent > LARGEST_FULL:
@@ -74,15 +74,19 @@ class FullPosterior(Posterior):
                 f"encoder; it is for at most {LARGEST_FULL} latents. Use fewer, or q iaf."
             )
         super().__init__(latent, extra=latent * (latent - 1) // 2)
-        self.register_buffer("rows_and_columns", torch.tril_indices(latent, latent, -1), persistent=False)
+        # Of each entry of 1 + N, among the numbers 0 and 1 and those that the encoder gives.
+        places = torch.eye(latent, dtype=torch.long)
+        rows, columns = torch.tril_indices(latent, latent, -1)
+        places[rows, columns] = 2 + torch.arange(len(rows))
+        self.register_buffer("places", places.flatten(), persistent=False)
 
     def law(self, diagonal: DiagonalNormal, extra: Tensor) -> Distribution:
         """The law with N from ``extra``."""
-        d, (rows, columns) = self.latent, self.rows_and_columns
         below = full_precision(extra).to(diagonal.loc.dtype).movedim(1, -1)
-        unit = torch.eye(d, dtype=below.dtype, device=below.device).flatten().expand(*below.shape[:-1], d * d)
-        factor = unit.index_copy(-1, rows * d + columns, below).unflatten(-1, (d, d))
-        return FullNormal(diagonal.loc, diagonal.scale.movedim(1, -1).unsqueeze(-1) * factor)
+        zero = below.new_zeros(*below.shape[:-1], 1)
+        numbers = torch.cat([zero, zero + 1.0, below], dim=-1)
+        unit = numbers.index_select(-1, self.places).unflatten(-1, (self.latent, self.latent))
+        return FullNormal(diagonal.loc, diagonal.scale.movedim(1, -1).unsqueeze(-1) * unit)
 
 
 class FlowPosterior(Posterior):

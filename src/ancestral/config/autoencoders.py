@@ -64,12 +64,10 @@ def check_q(q: str, flow: FlowConfig) -> None:
     checks.one_of("q", q, get_args(Q))
     if q in ("diagonal", "full") and flow != FlowConfig():
         raise ValueError(
-            f"an option of a flow is given and q is {q!r}; use q iaf or spline, or leave it out."
+            f"an option of a flow is given and q is {q!r}; use q iaf or spline, or none of them."
         )
     if q == "iaf" and flow.bins is not None:
-        raise ValueError(
-            f"flow.bins is {flow.bins} and q is 'iaf', which has none; use q spline, or leave it out."
-        )
+        raise ValueError(f"flow.bins is {flow.bins} and q is 'iaf', which has none; use q spline.")
 
 
 @dataclass(frozen=True)
