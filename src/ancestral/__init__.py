@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ancestral.chain import Chain as Chain
     from ancestral.config import DataConfig as DataConfig
     from ancestral.config import DDPMConfig as DDPMConfig
+    from ancestral.config import FlowConfig as FlowConfig
     from ancestral.config import HVAEConfig as HVAEConfig
     from ancestral.config import LikelihoodConfig as LikelihoodConfig
     from ancestral.config import RunConfig as RunConfig
@@ -55,6 +56,7 @@ _HOMES = {
     "config": [
         "DDPMConfig",
         "DataConfig",
+        "FlowConfig",
         "HVAEConfig",
         "LikelihoodConfig",
         "RunConfig",

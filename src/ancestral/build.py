@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
@@ -19,6 +19,7 @@ from ancestral.config import (
 from ancestral.config.autoencoders import SHALLOW
 from ancestral.diffusion import DDPM
 from ancestral.elbo import Reweighting
+from ancestral.flows import Flow
 from ancestral.hierarchical import LadderHVAE, MarkovHVAE
 from ancestral.likelihoods import (
     BernoulliLikelihood,
@@ -30,6 +31,7 @@ from ancestral.likelihoods import (
 from ancestral.networks import MLP, ConvDecoder, ConvEncoder, TimeMLP, Transformer, UNet
 from ancestral.networks.deep_ladder import Plan, deep_parts
 from ancestral.networks.ladder import VECTOR, Parts, basic_parts, level_sizes
+from ancestral.posteriors import DiagonalPosterior, FlowPosterior, FullPosterior, Posterior
 from ancestral.scaling import Scaling
 from ancestral.schedules import Schedule
 from ancestral.spec import DataSpec
@@ -75,6 +77,17 @@ def build_likelihood(config: LikelihoodConfig, spec: DataSpec, scaling: Scaling)
     if kind == "discretized-gaussian":
         return DiscretizedGaussianLikelihood(spec, scaling, sigma=sigma, value=config.value)
     return DiscretizedLogisticLikelihood(spec, scaling, sigma=sigma, value=config.value)
+
+
+def build_posterior(config: VAEConfig | HVAEConfig, latent: int) -> Posterior:
+    """The family of q's law over a latent of this size (channels, for images) that the options name."""
+    if config.q == "diagonal":
+        return DiagonalPosterior(latent)
+    if config.q == "full":
+        return FullPosterior(latent)
+    own, bins = config.flow, config.flow.bins or 8
+    flow = Flow(config.q, latent, own.context, transforms=own.transforms, hidden=own.hidden, bins=bins)
+    return FlowPosterior(latent, flow)
 
 
 def _encoder(
@@ -123,13 +136,15 @@ def _vae(config: VAEConfig, spec: DataSpec, scaling: Scaling) -> VAE:
     conv = _is_conv(config, spec)
     latent = config.latent_dims or (32 if spec.is_image else spec.dims)
     likelihood = build_likelihood(config.likelihood, spec, scaling)
+    posterior = build_posterior(config, latent)
     return VAE(
-        _encoder(config, spec, 2 * latent, hidden=config.hidden, conv=conv),
+        _encoder(config, spec, posterior.outputs, hidden=config.hidden, conv=conv),
         _decoder(config, spec, latent, per_entry=likelihood.per_entry, hidden=config.hidden, conv=conv),
         likelihood=likelihood,
         scaling=scaling,
         spec=spec,
         latent_dims=latent,
+        posterior=posterior,
         reweighting=_reweighting(config),
         training_samples=config.training_samples,
         objective=config.objective,
@@ -146,17 +161,19 @@ def _markov(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> MarkovHVAE:
     # Each level half the size of the one below, as in a ladder of abstractions.
     dims = _per_level(config, tuple(max(first >> level, 2) for level in range(config.levels)))
     likelihood = build_likelihood(config.likelihood, spec, scaling)
+    laws = [build_posterior(config, latent) for latent in dims]
     hidden = config.hidden if config.first_hidden is None else config.first_hidden
     conv = _is_conv(config, spec)
     return MarkovHVAE(
-        _encoder(config, spec, 2 * dims[0], hidden=hidden, conv=conv),
+        _encoder(config, spec, laws[0].outputs, hidden=hidden, conv=conv),
         _decoder(config, spec, dims[0], per_entry=likelihood.per_entry, hidden=hidden, conv=conv),
-        ups=[_mlp(config, low, 2 * high, config.hidden) for low, high in itertools.pairwise(dims)],
+        ups=[_mlp(config, low, laws[i].outputs, config.hidden) for i, low in enumerate(dims[:-1], 1)],
         downs=[_mlp(config, high, 2 * low, config.hidden) for low, high in itertools.pairwise(dims)],
         likelihood=likelihood,
         scaling=scaling,
         spec=spec,
         latent_dims=dims,
+        laws=laws,
         reweighting=_reweighting(config),
         training_samples=config.training_samples,
         objective=config.objective,
@@ -165,7 +182,10 @@ def _markov(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> MarkovHVAE:
 
 def _ladder(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> LadderHVAE:
     likelihood = build_likelihood(config.likelihood, spec, scaling)
-    parts = _ladder_parts(config, spec, likelihood.per_entry * spec.shape[0])
+    latents = _per_level(config, (8,) if spec.is_image else (max(spec.dims // config.levels, 2),))
+    laws = [build_posterior(config, latent) for latent in latents]
+    said = [law.outputs for law in laws]
+    parts = _ladder_parts(config, spec, likelihood.per_entry * spec.shape[0], latents=latents, said=said)
     chain = LadderHVAE(
         parts.bottom_up,
         parts.head,
@@ -177,6 +197,7 @@ def _ladder(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> LadderHVAE:
         spec=spec,
         stream_shape=tuple(parts.start.shape),
         latent_shapes=parts.latent_shapes,
+        laws=laws,
         reweighting=_reweighting(config),
         training_samples=config.training_samples,
         objective=config.objective,
@@ -185,38 +206,30 @@ def _ladder(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> LadderHVAE:
     return chain
 
 
-def _ladder_parts(config: HVAEConfig, spec: DataSpec, outputs: int) -> Parts:
-    width, blocks, drop = config.width, config.blocks, config.dropout
-    if not spec.is_image:
-        if config.block == "bottleneck" or config.levels_per_size is not None:
-            name = "block is 'bottleneck'" if config.block == "bottleneck" else "levels_per_size is given"
-            raise ValueError(f"{name} and the data are vectors, which have no sizes; leave it out.")
-        latents = _per_level(config, (max(spec.dims // config.levels, 2),))
-        sizes = [VECTOR] * config.levels
-        return basic_parts(
-            spec.shape[0],
-            outputs,
-            size=VECTOR,
-            sizes=sizes,
-            latents=latents,
-            width=width,
-            blocks=blocks,
-            dropout=drop,
-        )
-    size, latents = (spec.shape[1], spec.shape[2]), _per_level(config, (8,))
-    sizes = level_sizes(size, config.levels, per_size=config.levels_per_size)
-    if config.block == "bottleneck" or (config.block == "auto" and config.levels > SHALLOW):
-        plan = Plan.of(size, sizes, width=width, blocks=blocks, dropout=drop)
-        return deep_parts(spec.shape[0], outputs, plan=plan, latents=latents)
+def _ladder_parts(
+    config: HVAEConfig, spec: DataSpec, outputs: int, *, latents: Sequence[int], said: Sequence[int]
+) -> Parts:
+    if not spec.is_image and (config.block == "bottleneck" or config.levels_per_size is not None):
+        name = "block is 'bottleneck'" if config.block == "bottleneck" else "levels_per_size is given"
+        raise ValueError(f"{name} and the data are vectors, which have no sizes; leave it out.")
+    size, sizes = VECTOR, [VECTOR] * config.levels
+    if spec.is_image:
+        size = (spec.shape[1], spec.shape[2])
+        sizes = level_sizes(size, config.levels, per_size=config.levels_per_size)
+    deep = spec.is_image and config.block == "auto" and config.levels > SHALLOW
+    if deep or config.block == "bottleneck":
+        plan = Plan.of(size, sizes, width=config.width, blocks=config.blocks, dropout=config.dropout)
+        return deep_parts(spec.shape[0], outputs, plan=plan, latents=latents, said=said)
     return basic_parts(
         spec.shape[0],
         outputs,
         size=size,
         sizes=sizes,
         latents=latents,
-        width=width,
-        blocks=blocks,
-        dropout=drop,
+        said=said,
+        width=config.width,
+        blocks=config.blocks,
+        dropout=config.dropout,
     )
 
 

@@ -56,7 +56,8 @@ class Link:
     ask_p: Callable[[], Distribution]
     """Computes ``p``: who only draws does not pay for it."""
     closed: bool
-    """Whether q does not depend on what p is conditioned on through z_t, so that KL(q ‖ p) is the term."""
+    """Whether KL(q ‖ p) is the term: q does not depend on what p is conditioned on through z_t, and has a KL
+    in closed form."""
 
     @property
     def p(self) -> Distribution:
@@ -167,12 +168,12 @@ class Chain(nn.Module, ABC):
         h = self.features(x) if h is None else h
         q = self.q_top(h)
         value = q.rsample() if z is None else z[-1]
-        yield Link(self.T, value, q, partial(self.p_top, len(x)), closed=True)
+        yield Link(self.T, value, q, partial(self.p_top, len(x)), closed=has_closed_kl(q))
         state = self.carry(None, value, self.T)
         for t in range(self.T, 1, -1):
             q = self.q_step(state, h, t)
             value = q.rsample() if z is None else z[t - 2]
-            yield Link(t - 1, value, q, partial(self.p_step, state, t), closed=True)
+            yield Link(t - 1, value, q, partial(self.p_step, state, t), closed=has_closed_kl(q))
             state = self.carry(state, value, t - 1)
         yield Link(0, x, None, partial(self.p_step, state, 1), closed=False)
 
@@ -191,7 +192,7 @@ class Chain(nn.Module, ABC):
         """The ELBO of x, (n, *shape), averaged over ``samples`` paths drawn from q for each example.
 
         The notes' ELBO decomposition; the prior and (for a q drawn from the top) the matching terms
-        are closed-form KLs given the level above, the reconstruction is Monte Carlo.
+        are KLs given the level above, in closed form where q has one; the reconstruction is Monte Carlo.
         """
         checks.integer("samples", samples, low=1)
         xs, h = self.repeated(x, samples)
@@ -318,7 +319,13 @@ class BottomUpChain(Chain):
             value = q.rsample() if z is None else z[t - 1]
             yield Link(t - 1, below, q_below, partial(self.p_step, value, t), closed=False)
             below, q_below = value, q
-        yield Link(self.T, below, q_below, partial(self.p_top, len(x)), closed=True)
+        assert q_below is not None
+        yield Link(self.T, below, q_below, partial(self.p_top, len(x)), closed=has_closed_kl(q_below))
+
+
+def has_closed_kl(q: Distribution) -> bool:
+    """Whether q has a KL in closed form; a law that has none, as a flow, says ``closed_kl = False``."""
+    return bool(getattr(q, "closed_kl", True))
 
 
 def final_value(law: Distribution, final: str) -> Tensor:

@@ -1,8 +1,9 @@
 """Laws that torch.distributions does not have, or not in the form a chain needs.
 
-All are factorised over the entries of an example and summed over them: the batch is (n,), the event is
-everything after it, and ``log_prob`` is (n,). Arguments are not validated at each call (it would cost
-a synchronisation with the device); shapes and bounds are checked where values enter the library.
+All but ``FullNormal`` are factorised over the entries of an example, and all are summed over them: the
+batch is (n,), the event is everything after it, and ``log_prob`` is (n,). Arguments are not validated at
+each call (it would cost a synchronisation with the device); shapes and bounds are checked where values
+enter the library.
 """
 
 from __future__ import annotations
@@ -79,6 +80,58 @@ def _kl_diagonal_normal(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
     return 0.5 * sum_event(torch.expm1(log_ratio) - log_ratio + shift.square())
 
 
+class FullNormal(Distribution):
+    """N(loc, L Lᵀ) over the first axis of each example, independent between the positions behind it.
+
+    ``loc`` is (n, d, …) and ``factor``, L, lower-triangular with a positive diagonal, (n, …, d, d): one
+    matrix for each position of an image, or one for a vector.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    has_rsample = True
+
+    def __init__(self, loc: Tensor, factor: Tensor) -> None:
+        self.loc = loc
+        self.factor = factor
+        super().__init__(loc.shape[:1], loc.shape[1:], validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, (n, d, …)."""
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance of each entry, (n, d, …)."""
+        return self.factor.square().sum(dim=-1).movedim(-1, 1)
+
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:  # noqa: B008
+        """loc + L ε with ε ~ N(0, I)."""
+        eps = torch.randn(
+            torch.Size(sample_shape) + self.factor.shape[:-1], dtype=self.loc.dtype, device=self.loc.device
+        )
+        # Not as a matrix product, which autocast would take in bf16.
+        shift = (self.factor * eps.unsqueeze(-2)).sum(dim=-1)
+        return self.loc + shift.movedim(-1, 1 + len(sample_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density, (n,)."""
+        shift = (value - self.loc).movedim(1, -1).unsqueeze(-1)
+        eps = torch.linalg.solve_triangular(self.factor, shift, upper=False).squeeze(-1)
+        log_scale = self.factor.diagonal(dim1=-2, dim2=-1).log()
+        return sum_event(-0.5 * eps.square() - log_scale - _HALF_LOG_2PI)
+
+
+@register_kl(FullNormal, DiagonalNormal)
+def _kl_full_diagonal(q: FullNormal, p: DiagonalNormal) -> Tensor:
+    # In p's own units, where p is N(0, I): the diagonal as between diagonal laws, and what lies beside it.
+    factor = q.factor / p.scale.movedim(1, -1).unsqueeze(-1)
+    log_ratio = 2.0 * factor.diagonal(dim1=-2, dim2=-1).log()
+    shift = ((q.loc - p.loc) / p.scale).movedim(1, -1)
+    beside = factor.tril(-1).square().sum(dim=-1)
+    return 0.5 * sum_event(torch.expm1(log_ratio) - log_ratio + shift.square() + beside)
+
+
 def standard_normal(n: int, shape: tuple[int, ...], like: Tensor) -> DiagonalNormal:
     """N(0, I) for a batch of n latents of the given shape, with the dtype and device of ``like``."""
     zero = torch.zeros((), dtype=like.dtype, device=like.device)
@@ -99,6 +152,12 @@ def gaussian(params: Tensor) -> DiagonalNormal:
     """N(mu, sigma²) from a network's output (n, 2d, …): mu, then log sigma, softly kept within ±7."""
     mu, log_sigma = full_precision(params).chunk(2, dim=1)
     return DiagonalNormal(mu, soft_clamp(log_sigma, 7.0).exp())
+
+
+def refine(prior: DiagonalNormal, change: Tensor) -> DiagonalNormal:
+    """N( mu + sigma Δmu, (sigma e^Δ)² ) from a law N(mu, sigma²) and Δmu, Δ in (n, 2d, …)."""
+    shift, log_ratio = full_precision(change).chunk(2, dim=1)
+    return DiagonalNormal(prior.loc + prior.scale * shift, prior.scale * soft_clamp(log_ratio, 7.0).exp())
 
 
 class Bernoulli(Factorised):

@@ -23,15 +23,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ancestral.chain import BottomUpChain, Chain, Features
-from ancestral.distributions import (
-    DiagonalNormal,
-    full_precision,
-    gaussian,
-    soft_clamp,
-    standard_normal,
-)
+from ancestral.distributions import DiagonalNormal, gaussian, standard_normal
 from ancestral.elbo import Reweighting
 from ancestral.likelihoods import Likelihood
+from ancestral.posteriors import DiagonalPosterior, Posterior
 from ancestral.scaling import Scaling
 from ancestral.spec import DataSpec
 
@@ -39,9 +34,10 @@ from ancestral.spec import DataSpec
 class MarkovHVAE(BottomUpChain):
     """The hierarchical VAE of the lecture notes: Gaussian laws between vectors, q from the data upwards.
 
-    ``latent_dims`` are the sizes of z_1 … z_T. ``encoder`` gives q(z_1|x), (n, 2 · d_1); ``ups[i]``
-    gives q(z_{i+2}|z_{i+1}) and ``downs[i]`` gives p(z_{i+1}|z_{i+2}), each twice the size of its
-    latent; ``decoder`` maps z_1 to what ``likelihood`` reads.
+    ``latent_dims`` are the sizes of z_1 … z_T. ``laws[i]``, by default a diagonal Gaussian, makes q of
+    z_{i+1} from its ``outputs`` numbers: those of ``encoder`` for z_1, and those of ``ups[i − 1]``, which
+    reads z_i, for the others. ``downs[i]`` gives p(z_{i+1}|z_{i+2}), twice the size of its latent;
+    ``decoder`` maps z_1 to what ``likelihood`` reads.
     """
 
     def __init__(
@@ -55,6 +51,7 @@ class MarkovHVAE(BottomUpChain):
         scaling: Scaling,
         spec: DataSpec,
         latent_dims: Sequence[int],
+        laws: Sequence[Posterior] | None = None,
         reweighting: Reweighting = Reweighting(),  # noqa: B008
         training_samples: int = 1,
         objective: str = "elbo",
@@ -78,6 +75,7 @@ class MarkovHVAE(BottomUpChain):
         self.likelihood = likelihood
         self.scaling = scaling
         self.latent_dims = tuple(latent_dims)
+        self.laws = _laws(laws, self.latent_dims)
 
     @property
     def discrete(self) -> bool:
@@ -85,17 +83,19 @@ class MarkovHVAE(BottomUpChain):
         return self.likelihood.discrete
 
     def features(self, x: Tensor) -> Tensor:
-        """mu and log sigma of q(z_1|x), (n, 2 · d_1)."""
+        """What q(z_1|x) is made from, (n, laws[0].outputs)."""
         out: Tensor = self.encoder(self.scaling.centred(x))
         return out
 
     def q_first(self, h: Features) -> Distribution:
         """q(z_1|x)."""
-        return gaussian(h)
+        law: Distribution = self.laws[0](h)
+        return law
 
     def q_up(self, z: Tensor, t: int) -> Distribution:
         """q(z_t|z_{t−1})."""
-        return gaussian(self.ups[t - 2](z))
+        law: Distribution = self.laws[t - 1](self.ups[t - 2](z))
+        return law
 
     def p_top(self, n: int) -> Distribution:
         """p(z_T) = N(0, I)."""
@@ -123,10 +123,12 @@ class LadderHVAE(Chain):
     """The hierarchical VAE whose q shares the generative path, with a deterministic stream beside z.
 
     Level t's q starts from p's own law of z_{t−1} and moves it by what the data say:
-    q = N( mu_p + sigma_p Δmu, (sigma_p e^{Δ})² ), so that a level is dead exactly where Δmu = Δ = 0.
+    q = N( mu_p + sigma_p Δmu, (sigma_p e^{Δ})² ), so that a level is dead exactly where Δmu = Δ = 0. With
+    another of ``posteriors``, the noise of that law is mixed or bent.
 
-    ``bottom_up`` gives T features, nearest the data first; ``posteriors[i]`` and ``top_downs[i]`` belong
-    to z_{i+1}; ``priors[i]`` reads p(z_{i+1}|…) off the stream, for all but the top level;
+    ``bottom_up`` gives T features, nearest the data first; ``posteriors[i]``, ``laws[i]``, which makes q from
+    its output, and ``top_downs[i]`` belong to z_{i+1}; ``priors[i]`` reads p(z_{i+1}|…) off the stream, for
+    all but the top level;
     ``head`` maps the last stream to what ``likelihood`` reads. ``stream_shape`` and ``latent_shapes``
     are per-example shapes, of the stream at the top and of z_1 … z_T.
     """
@@ -144,6 +146,7 @@ class LadderHVAE(Chain):
         spec: DataSpec,
         stream_shape: tuple[int, ...],
         latent_shapes: Sequence[tuple[int, ...]],
+        laws: Sequence[Posterior] | None = None,
         reweighting: Reweighting = Reweighting(),  # noqa: B008
         training_samples: int = 1,
         objective: str = "elbo",
@@ -170,6 +173,7 @@ class LadderHVAE(Chain):
         self.scaling = scaling
         self.start = nn.Parameter(torch.zeros(stream_shape))
         self.latent_shapes = [tuple(shape) for shape in latent_shapes]
+        self.laws = _laws(laws, [shape[0] for shape in self.latent_shapes])
 
     @property
     def discrete(self) -> bool:
@@ -189,7 +193,8 @@ class LadderHVAE(Chain):
         """q(z_T|x)."""
         n = len(h[-1])
         stream = self.start.expand(n, *self.start.shape)
-        return refine(self.p_top(n), self.posteriors[-1](stream, h[-1]))
+        law: Distribution = self.laws[-1](self.posteriors[-1](stream, h[-1]), self.p_top(n))
+        return law
 
     def carry(self, state: Stream | None, z: Tensor, t: int) -> Stream:
         """The stream below level t, and the law of z_{t−1} that p reads off it."""
@@ -200,7 +205,9 @@ class LadderHVAE(Chain):
     def q_step(self, state: Stream, h: Features, t: int) -> Distribution:
         """q(z_{t−1}|z_{≥t}, x)."""
         assert state.prior is not None
-        return refine(state.prior, self.posteriors[t - 2](state.stream, h[t - 2]))
+        change = self.posteriors[t - 2](state.stream, h[t - 2])
+        law: Distribution = self.laws[t - 2](change, state.prior)
+        return law
 
     def p_step(self, state: Stream, t: int) -> Distribution:
         """p(z_{t−1}|z_{≥t}), or p(x|z_{≥1}) for t = 1."""
@@ -211,10 +218,15 @@ class LadderHVAE(Chain):
         return state.prior
 
 
-def refine(prior: DiagonalNormal, change: Tensor) -> DiagonalNormal:
-    """N( mu + sigma Δmu, (sigma e^Δ)² ) from a law N(mu, sigma²) and Δmu, Δ in (n, 2d, …)."""
-    shift, log_ratio = full_precision(change).chunk(2, dim=1)
-    return DiagonalNormal(prior.loc + prior.scale * shift, prior.scale * soft_clamp(log_ratio, 7.0).exp())
+def _laws(laws: Sequence[Posterior] | None, latents: Sequence[int]) -> nn.ModuleList:
+    """The laws of z_1 … z_T, diagonal where none are given."""
+    made = [DiagonalPosterior(latent) for latent in latents] if laws is None else list(laws)
+    if [law.latent for law in made] != list(latents):
+        raise ValueError(
+            f"laws are over {[law.latent for law in made]} entries, and z_1 … z_T have {list(latents)}; give "
+            "one for each level, of its size."
+        )
+    return nn.ModuleList(made)
 
 
 def at_least_two_levels(T: int) -> None:

@@ -1,7 +1,8 @@
 """The one place that decides in which precision networks compute, in training and in sampling.
 
-Weights, the optimiser, laws and likelihoods are in fp32 whatever is decided here: only matrix products
-and convolutions inside the networks move to bf16, through autocast. Bounds are never autocast.
+Weights, the optimiser, laws (with the flows in them) and likelihoods are in fp32 whatever is decided here:
+only matrix products and convolutions inside the networks move to bf16, through autocast. Bounds are never
+autocast.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ def autocast(dtype: torch.dtype, device: torch.device) -> contextlib.AbstractCon
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)
+
+
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """In the precision of the tensors themselves, for a law that computes with networks of its own."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def _cpu_is_faster_in_bf16() -> bool:

@@ -1,6 +1,6 @@
 """The variational autoencoder: the chain with one latent level (Kingma & Welling 2014).
 
-q(z|x) = N( mu(x), sigma²(x) I )       encoder
+q(z|x) = N( mu(x), sigma²(x) I )       encoder; or another law of ``posteriors``
 p(z)   = N( 0, I )                     prior
 p(x|z) = likelihood of decoder(z)      decoder
 
@@ -19,19 +19,21 @@ from torch.distributions import Distribution
 
 from ancestral import checks
 from ancestral.chain import Chain, Features
-from ancestral.distributions import gaussian, standard_normal
+from ancestral.distributions import standard_normal
 from ancestral.elbo import Reweighting
 from ancestral.likelihoods import Likelihood
+from ancestral.posteriors import DiagonalPosterior, Posterior, centre
 from ancestral.scaling import Scaling
 from ancestral.spec import DataSpec
 
 
 class VAE(Chain):
-    """x ← z, with a Gaussian encoder and any likelihood as decoder.
+    """x ← z, with any posterior as encoder and any likelihood as decoder.
 
-    ``encoder`` maps the centred data (n, *shape) to (n, 2 · latent_dims), mu and log sigma; ``decoder``
-    maps z (n, latent_dims) to what ``likelihood`` reads. ``reweighting`` and ``objective`` change the
-    training loss only, and ``training_samples`` is the number of Monte Carlo draws in it.
+    ``encoder`` maps the centred data (n, *shape) to what ``posterior`` reads, (n, posterior.outputs): mu and
+    log sigma for the diagonal Gaussian that it is by default; ``decoder`` maps z (n, latent_dims) to what
+    ``likelihood`` reads. ``reweighting`` and ``objective`` change the training loss only, and
+    ``training_samples`` is the number of Monte Carlo draws in it.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class VAE(Chain):
         scaling: Scaling,
         spec: DataSpec,
         latent_dims: int,
+        posterior: Posterior | None = None,
         reweighting: Reweighting = Reweighting(),  # noqa: B008
         training_samples: int = 1,
         objective: str = "elbo",
@@ -57,6 +60,7 @@ class VAE(Chain):
         checks.integer("latent_dims", latent_dims, low=1)
         self.encoder = encoder
         self.decoder = decoder
+        self.posterior = posterior or DiagonalPosterior(latent_dims)
         self.likelihood = likelihood
         self.scaling = scaling
         self.latent_dims = latent_dims
@@ -67,13 +71,14 @@ class VAE(Chain):
         return self.likelihood.discrete
 
     def features(self, x: Tensor) -> Tensor:
-        """mu and log sigma of q(z|x), (n, 2 · latent_dims)."""
+        """What q(z|x) is made from, (n, posterior.outputs): mu and log sigma come first."""
         out: Tensor = self.encoder(self.scaling.centred(x))
         return out
 
     def q_top(self, h: Features) -> Distribution:
         """q(z|x), the encoder's law."""
-        return gaussian(h)
+        law: Distribution = self.posterior(h)
+        return law
 
     def p_top(self, n: int) -> Distribution:
         """p(z) = N(0, I)."""
@@ -94,5 +99,5 @@ class VAE(Chain):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """The mean of p(x|z) at z = mu(x): (n, *shape), in the data's units."""
-        return self.decode(self.encode(x).mean).mean
+        """The mean of p(x|z) at z = mu(x), or in the middle of a flow: (n, *shape), in the data's units."""
+        return self.decode(centre(self.encode(x))).mean

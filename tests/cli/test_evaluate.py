@@ -266,5 +266,45 @@ def test_the_curve_of_samplers(runs, tmp_path):
     assert "samples 9" not in " ".join(lines)
 
 
+def test_a_picture_of_posteriors(data, tmp_path):
+    """A flow in a run from its options to its picture: trained, gone on with, evaluated and sampled."""
+    run, out = tmp_path / "run", tmp_path / "new" / "q.png"
+    options = ("--model.network", "mlp", "--model.hidden", 8, "--model.latent-dims", 2, "--model.q", "spline")
+    flow = ("--model.flow.transforms", 1, "--model.flow.hidden", 6, "--model.flow.context", 2)
+    short = ("--steps", 3, "--batch-size", 8, "--sample-every", 0, "--device", "cpu")
+    train = call("train", "vae", "--data", data["images"], "--out", run, *options, *flow, *short)
+    assert train.status == 0, train.err
+    assert load_run(run).posterior.flow.context == 2
+    found = answered(run, "--posterior-picture", out, "--importance-samples", 20)
+    assert found.keys() == KEYS | {"posteriors"}
+    assert len(found["posteriors"]) == 4
+    for one in found["posteriors"]:
+        assert one["gap"] == pytest.approx(one["log_likelihood"] - one["elbo"])
+        assert one["gap"] > 0
+    with Image.open(out) as image:
+        assert image.format == "PNG"
+    answer = call("evaluate", run, "--posterior-picture", out, "--n", 2, "--device", "cpu")
+    (line,) = [line for line in answer.out.splitlines() if "posterior gaps" in line]
+    assert line.split()[2:4] == [f"{one['gap']:.4f}" for one in found["posteriors"][:2]]
+    assert f"written: {out}" in answer.err
+    assert call("sample", run, "--n", 4, "--out", tmp_path / "s.npz", "--device", "cpu").status == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "message"),
+    [
+        ("vae", "a.png", "is for a vae of two latent numbers, and this is a VAE of 1 level(s)"),
+        ("hvae", "a.png", "this is a LadderHVAE of 2 level(s)"),
+        ("ddpm", "a.png", "this is a DDPM of 12 level(s)"),
+        ("vae", "a.pdf", "--posterior-picture is a.pdf; it must end in .png"),
+    ],
+)
+def test_mistakes_about_a_picture_of_posteriors(kind, path, message, runs, monkeypatch):
+    monkeypatch.setattr("ancestral.evaluation.evaluate", None)
+    answer = call("evaluate", runs[f"{kind} on images"], "--posterior-picture", path)
+    assert (answer.status, answer.out) == (2, "")
+    assert message in answer.message
+
+
 def test_the_samplers_offered_are_those_there_are():
     assert get_args(get_type_hints(Evaluate)["quality_sampler"]) == SAMPLERS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from torch import nn
 from ancestral.chain import Chain
 from ancestral.config import (
     DDPMConfig,
+    FlowConfig,
     HVAEConfig,
     LikelihoodConfig,
     ModelConfig,
+    Q,
     TrainingConfig,
     VAEConfig,
 )
@@ -74,6 +77,28 @@ def test_a_vae(source, network):
             works(model, data)
         return
     assert isinstance(works(model, data), VAE)
+
+
+@pytest.mark.parametrize("source", ["2 numbers", "6 numbers", "8x8", "32x32x3"])
+@pytest.mark.parametrize("q", get_args(Q))
+def test_a_posterior_of_each_family(source, q):
+    data = DATA[source]
+    flow = FlowConfig() if q in ("diagonal", "full") else FlowConfig(hidden=(6,), context=2)
+    common = {"q": q, "flow": flow, "width": 4}
+    for model in (
+        VAEConfig(hidden=(5,), latent_dims=3, **common),
+        HVAEConfig(levels=2, latent_dims=(3, 1), **common),
+        HVAEConfig(levels=3, posterior="bottom-up", hidden=(5,), latent_dims=(3, 2, 1), **common),
+    ):
+        chain = works(model, data)
+        laws = [chain.posterior] if isinstance(chain, VAE) else list(chain.laws)
+        name = {"diagonal": "DiagonalPosterior", "full": "FullPosterior"}.get(q, "FlowPosterior")
+        assert [type(law).__name__ for law in laws] == [name] * chain.T
+        links = list(chain.path(data.test.x[:2]))
+        # A bottom-up q has a KL at the top only.
+        with_kl = range(1 if isinstance(chain, LadderHVAE) else chain.T, chain.T + 1)
+        closed = {link.t for link in links if link.closed}
+        assert closed == (set() if name == "FlowPosterior" else set(with_kl))
 
 
 @pytest.mark.parametrize("source", ["2 numbers", "8x8", "32x32x3"])

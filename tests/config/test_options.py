@@ -16,6 +16,7 @@ from ancestral.chain import Chain
 from ancestral.config import (
     DataConfig,
     DDPMConfig,
+    FlowConfig,
     HVAEConfig,
     LikelihoodConfig,
     ModelConfig,
@@ -30,6 +31,7 @@ from tiny import MODELS, TRAINING, blobs, built, images, saved_images, vectors
 IMAGES, VECTORS = images(40), vectors(60, dims=6)
 MLP = VAEConfig(network="mlp", hidden=(6,), latent_dims=3)
 CONV = VAEConfig(width=4, latent_dims=3)
+SPLINE = replace(MLP, q="spline", flow=FlowConfig(transforms=1, hidden=(6,), context=2, bins=3))
 FIXED = replace(MLP, likelihood=LikelihoodConfig(kind="discretized-gaussian", sigma="fixed"))
 LADDER = HVAEConfig(levels=2, width=4, latent_dims=(2,))
 WARMED = replace(LADDER, kl_warmup=9)
@@ -46,6 +48,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
         IMAGES,
         {
             "latent_dims": 4,
+            "q": "full",
             "network": "conv",
             "hidden": (7,),
             "activation": "tanh",
@@ -57,6 +60,11 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "objective": "iwae",
         },
     ),
+    *[
+        (SPLINE, IMAGES, {"flow": replace(SPLINE.flow, **{name: value})})
+        for name, value in {"transforms": 2, "hidden": (7,), "context": 3, "bins": 4}.items()
+    ],
+    (replace(SPLINE, flow=FlowConfig()), IMAGES, {"q": "iaf"}),
     (CONV, IMAGES, {"width": 8, "dropout": 0.5, "network": "mlp"}),
     (FIXED, IMAGES, {"likelihood": LikelihoodConfig(kind="gaussian", sigma="fixed")}),
     (FIXED, IMAGES, {"likelihood": LikelihoodConfig(kind="discretized-gaussian", sigma="shared")}),
@@ -69,6 +77,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "levels_per_size": (1, 0, 1),
             "block": "bottleneck",
             "posterior": "bottom-up",
+            "q": "full",
             "latent_dims": (3,),
             "width": 8,
             "blocks": 2,
@@ -83,6 +92,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
     ),
     (WARMED, IMAGES, {"kl_balance": True, "kl_warmup": 8}),
     (DEEP, IMAGES, {"levels": 8, "levels_per_size": (0, 3, 4), "blocks": 2, "width": 8, "block": "basic"}),
+    (replace(LADDER, q="iaf"), IMAGES, {"flow": FlowConfig(transforms=3), "q": "spline"}),
     (LADDER, VECTORS, {"width": 8, "blocks": 2, "latent_dims": (1, 2)}),
     (MARKOV, IMAGES, {"hidden": (6,), "width": 8, "dropout": 0.5, "latent_dims": (3, 2), "beta": 2.0}),
     (MARKOV, IMAGES, {"network": "mlp"}),
@@ -158,6 +168,12 @@ def test_every_option_of_a_model_is_looked_at(kind):
     ("kind", "name", "value"),
     [
         (VAEConfig, "hidden", 200),
+        (VAEConfig, "q", "flow"),
+        (HVAEConfig, "q", True),
+        (FlowConfig, "transforms", 0),
+        (FlowConfig, "hidden", 20),
+        (FlowConfig, "context", 1.5),
+        (FlowConfig, "bins", 1),
         (VAEConfig, "hidden", (20.0,)),
         (VAEConfig, "latent_dims", True),
         (HVAEConfig, "latent_dims", 8),
@@ -226,6 +242,22 @@ def test_an_option_of_the_other_network_is_refused(network, name, value):
 def test_options_of_a_ladder_that_do_not_go_together(options, message):
     with pytest.raises(ValueError, match=message):
         HVAEConfig(**options)
+
+
+@pytest.mark.parametrize("kind", [VAEConfig, HVAEConfig])
+def test_an_option_of_a_flow_without_one_is_refused(kind):
+    for q in ("diagonal", "full"):
+        with pytest.raises(ValueError, match=f"an option of a flow is given and q is '{q}'; use"):
+            kind(q=q, flow=FlowConfig(transforms=3))
+    with pytest.raises(ValueError, match=r"flow.bins is 4 and q is 'iaf', which has none; use q spline"):
+        kind(q="iaf", flow=FlowConfig(bins=4))
+    kind(q="spline", flow=FlowConfig(bins=4))
+
+
+@pytest.mark.parametrize("kind", [VAEConfig, HVAEConfig])
+def test_a_flow_and_a_gradient_that_asks_for_densities_at_given_latents_are_refused(kind):
+    with pytest.raises(ValueError, match=r"q is 'iaf' with objective 'dreg', .* Use q full or diagonal, or"):
+        kind(q="iaf", objective="dreg")
 
 
 # Options of a run -----------------------------------------------------------------------------------------
@@ -308,6 +340,8 @@ EVERYTHING: list[ModelConfig] = [
     HVAEConfig(objective="dreg", training_samples=50),
     VAEConfig(
         latent_dims=5,
+        q="spline",
+        flow=FlowConfig(transforms=3, hidden=(9, 8), context=7, bins=6),
         network="mlp",
         hidden=(7, 6),
         activation="gelu",
@@ -324,6 +358,8 @@ EVERYTHING: list[ModelConfig] = [
         posterior="bottom-up",
         latent_dims=(5, 4, 3, 2),
         network="mlp",
+        q="iaf",
+        flow=FlowConfig(transforms=1),
         hidden=(),
         first_hidden=(9,),
         activation="relu",
@@ -364,6 +400,8 @@ def test_no_option_is_left_at_its_default():
         default, models = kind(), [model for model in EVERYTHING if isinstance(model, kind)]
         for field in dataclasses.fields(kind):
             assert any(getattr(model, field.name) != getattr(default, field.name) for model in models)
+    flow = EVERYTHING[0].flow  # type: ignore[union-attr]
+    assert all(getattr(flow, f.name) != getattr(FlowConfig(), f.name) for f in dataclasses.fields(FlowConfig))
 
 
 @pytest.mark.parametrize("model", EVERYTHING)

@@ -90,7 +90,7 @@ def ladder() -> tuple[nn.Module, Step]:
     """Two levels as ``LadderHVAE`` uses them: the first stream is one parameter for all examples."""
     sizes = level_sizes(SIZE, 2)
     up = BottomUp(3, 16, size=SIZE, sizes=sizes, spatial=True, dropout=0.1)
-    posteriors = [Posterior(16, 4, spatial=True) for _ in sizes]
+    posteriors = [Posterior(16, 8, spatial=True) for _ in sizes]
     downs = [TopDown(16, 4, spatial=True, size_below=below) for below in (SIZE, sizes[0])]
     head = Head(16, 6, spatial=True, kernel=3)
     start = nn.Parameter(torch.randn(16, *sizes[1]))

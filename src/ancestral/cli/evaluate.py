@@ -15,6 +15,8 @@ from ancestral.config import Device
 
 _CURVE = 500
 """The samples of a curve whose number is not given."""
+_SHOWN = 4
+"""Examples in a picture of posteriors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,9 @@ class Evaluate:
     sampler_curve: Path | None = None
     """ddpm: a .png for a plot of the sample distance of every sampler at 5, 10, 20 and 50 network calls
     (422 calls for a sample, in all), of --quality N samples each, or 500."""
+    posterior_picture: Path | None = None
+    """vae of 2 latent numbers: a .png for a picture of q(z|x) against the true p(z|x) of the first 4
+    examples; told are the gaps between their ELBO and log p(x), by quadrature."""
     data: str | None = None
     """Where the data are now, if they moved."""
     batch_size: int = 500
@@ -66,6 +71,8 @@ class Evaluate:
             raise ValueError("an option --quality-… is given and quality is 0; say --quality N as well.")
         if self.sampler_curve is not None and self.sampler_curve.suffix != ".png":
             raise ValueError(f"--sampler-curve is {self.sampler_curve}; it must end in .png.")
+        if self.posterior_picture is not None and self.posterior_picture.suffix != ".png":
+            raise ValueError(f"--posterior-picture is {self.posterior_picture}; it must end in .png.")
 
 
 def run(arguments: list[str]) -> None:
@@ -92,6 +99,10 @@ def run(arguments: list[str]) -> None:
             "data of the same shape and levels."
         )
     ruler = _ruler(chain, data, options)
+    if options.posterior_picture is not None:
+        from ancestral.evaluation.posterior_picture import check_two_latents
+
+        check_two_latents(chain)
     x = data.split(options.split).x[: options.n]
     with example_progress("evaluating") as progress:
         result = evaluate(
@@ -109,6 +120,10 @@ def run(arguments: list[str]) -> None:
     if ruler is not None:
         found, lines = _samples(chain, ruler, options)
         answer |= found
+    if options.posterior_picture is not None:
+        told = _posteriors(chain, x[:_SHOWN].to("cpu"), options.posterior_picture)
+        answer["posteriors"] = told
+        lines.append(f"  posterior gaps  {'  '.join(format(one['gap'], '.4f') for one in told)} nats")
     print(json.dumps(answer) if options.json else "\n".join([_table(answer, result, chain.T), *lines]))
 
 
@@ -155,6 +170,16 @@ def _samples(chain: Any, ruler: Any, options: Evaluate) -> tuple[dict[str, Any],
         found["sampler_curve"] = compared.json()
         lines += _columns(compared.curve.table())
     return found, lines
+
+
+def _posteriors(chain: Any, x: Any, path: Path) -> list[dict[str, float]]:
+    """Draw q against p(z|x), and say how far apart they are."""
+    from ancestral.evaluation import posterior_grids, save_posteriors
+
+    grids = posterior_grids(chain, x)
+    save_posteriors(path, {"q(z|x) on p(z|x)": grids})
+    print(f"written: {path}", file=sys.stderr)
+    return [grid.json() for grid in grids]
 
 
 def _table(answer: dict[str, Any], result: Any, T: int) -> str:

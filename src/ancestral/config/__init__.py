@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ancestral.config.autoencoders import (
     Activation,
+    FlowConfig,
     HVAEConfig,
     LadderBlock,
     Likelihood,
@@ -18,6 +19,7 @@ from ancestral.config.autoencoders import (
     Network,
     Objective,
     Posterior,
+    Q,
     Sigma,
     VAEConfig,
 )
@@ -42,6 +44,7 @@ __all__ = [
     "DataConfig",
     "Device",
     "DiffusionLoss",
+    "FlowConfig",
     "HVAEConfig",
     "ImageNetwork",
     "LadderBlock",
@@ -54,6 +57,7 @@ __all__ = [
     "Posterior",
     "Precision",
     "Prediction",
+    "Q",
     "RunConfig",
     "ScheduleName",
     "Sigma",

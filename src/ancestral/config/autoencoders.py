@@ -14,10 +14,11 @@ Network = Literal["auto", "mlp", "conv"]
 Activation = Literal["silu", "relu", "tanh", "gelu"]
 Posterior = Literal["top-down", "bottom-up"]
 LadderBlock = Literal["auto", "basic", "bottleneck"]
+Objective = Literal["elbo", "iwae", "dreg"]
+Q = Literal["diagonal", "full", "iaf", "spline"]
 
 SHALLOW = 6
 """Levels up to which a ladder on images is of basic blocks by default."""
-Objective = Literal["elbo", "iwae", "dreg"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,40 @@ class LikelihoodConfig:
 
 
 @dataclass(frozen=True)
+class FlowConfig:
+    """The normalising flow of a posterior that has one (q iaf or spline)."""
+
+    transforms: int = 2
+    """Autoregressive maps, one after another, each in the reverse order of the last."""
+    hidden: tuple[int, ...] = (200,)
+    """Hidden layers of each map's network, none narrower than the latent."""
+    context: int = 32
+    """How many numbers the flow is told of x (at each position of an image's latent)."""
+    bins: int | None = None
+    """spline: its pieces, between -5 and 5 standard deviations; by default 8."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    def __post_init__(self) -> None:
+        checks.integer("flow.transforms", self.transforms, low=1, high=1000)
+        check_sizes("flow.hidden", self.hidden)
+        checks.integer("flow.context", self.context, low=1, high=1 << 14)
+        if self.bins is not None:
+            checks.integer("flow.bins", self.bins, low=2, high=1000)
+
+
+def check_q(q: str, flow: FlowConfig) -> None:
+    """Refuse a family of posteriors that there is not, and a flow's options where there is none."""
+    checks.one_of("q", q, get_args(Q))
+    if q in ("diagonal", "full") and flow != FlowConfig():
+        raise ValueError(
+            f"an option of a flow is given and q is {q!r}; use q iaf or spline, or none of them."
+        )
+    if q == "iaf" and flow.bins is not None:
+        raise ValueError(f"flow.bins is {flow.bins} and q is 'iaf', which has none; use q spline.")
+
+
+@dataclass(frozen=True)
 class VAEConfig:
     """A variational autoencoder: one latent vector."""
 
@@ -48,6 +83,10 @@ class VAEConfig:
 
     latent_dims: int | None = None
     """Size of z. By default 32 for images and the data's own size for vectors."""
+    q: Q = "diagonal"
+    """The family of q(z|x): a Gaussian, diagonal or with a full covariance, or one that is bent by an
+    inverse autoregressive flow (iaf) or a neural spline flow (spline)."""
+    flow: FlowConfig = field(default_factory=FlowConfig)
     network: Network = "auto"
     """auto: conv for images, mlp for vectors."""
     hidden: tuple[int, ...] = (200, 200)
@@ -76,6 +115,7 @@ class VAEConfig:
     def __post_init__(self) -> None:
         if self.latent_dims is not None:
             checks.integer("latent_dims", self.latent_dims, low=1, high=1 << 20)
+        check_q(self.q, self.flow)
         checks.one_of("network", self.network, get_args(Network))
         checks.one_of("activation", self.activation, get_args(Activation))
         check_sizes("hidden", self.hidden)
@@ -101,6 +141,10 @@ class HVAEConfig:
     By default as many at each, from half the size down to a side of 2."""
     posterior: Posterior = "top-down"
     """top-down (ladder) shares the generative path; bottom-up is the Markov q of the lecture notes."""
+    q: Q = "diagonal"
+    """The family of q at each level: a Gaussian, diagonal or with a full covariance, or one that is bent by
+    an inverse autoregressive flow (iaf) or a neural spline flow (spline)."""
+    flow: FlowConfig = field(default_factory=FlowConfig)
     latent_dims: tuple[int, ...] | None = None
     """bottom-up: sizes of z_1 ... z_T. top-down: channels (images) or sizes (vectors) of z_1 ... z_T.
     One number stands for all levels."""
@@ -143,6 +187,7 @@ class HVAEConfig:
     def __post_init__(self) -> None:
         checks.integer("levels", self.levels, low=2, high=1000)
         checks.one_of("posterior", self.posterior, get_args(Posterior))
+        check_q(self.q, self.flow)
         if self.latent_dims is not None:
             check_sizes("latent_dims", self.latent_dims)
             if len(self.latent_dims) not in (1, self.levels):
@@ -213,6 +258,12 @@ class HVAEConfig:
 def _check_objective(config: VAEConfig | HVAEConfig) -> None:
     checks.one_of("objective", config.objective, get_args(Objective))
     if config.objective != "elbo":
+        if config.objective == "dreg" and config.q in ("iaf", "spline"):
+            raise ValueError(
+                f"q is {config.q!r} with objective 'dreg', which asks for the density of q at given latents: "
+                "of a flow that takes as many passes as a latent has entries. Use q full or diagonal, or "
+                "objective 'iwae'."
+            )
         weights = {"beta": config.beta, "free_bits": config.free_bits, "kl_warmup": config.kl_warmup}
         for name, value in weights.items():
             plain = 1.0 if name == "beta" else 0.0

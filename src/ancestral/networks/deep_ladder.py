@@ -149,9 +149,9 @@ class DeepBottomUp(nn.Module):
 
 
 class DeepPosterior(Block):
-    """Features and stream of a level → how q departs from p there, (n, 2 · latent, …); 0 at the start."""
+    """Features and stream of a level → how q departs from p there, (n, outputs, …); 0 at the start."""
 
-    def __init__(self, latent: int, plan: Plan, place: int) -> None:
+    def __init__(self, outputs: int, plan: Plan, place: int) -> None:
         super().__init__()
         width = plan.width_at(place)
         middle = min(plan.middle, width)
@@ -160,11 +160,11 @@ class DeepPosterior(Block):
         self.first = plan.mixing(place)
         self.second = plan.mixing(place)
         self.dropout = nn.Dropout(plan.dropout)
-        self.out = zero(Pointwise(middle, 2 * latent))
+        self.out = zero(Pointwise(middle, outputs))
         channels_last_(self)
 
     def compute(self, stream: Tensor, features: Tensor) -> Tensor:
-        """Two (n, width, …) → (n, 2 · latent, …)."""
+        """Two (n, width, …) → (n, outputs, …)."""
         # What is joined is summed: in a few channels, unlike joined images, it is little to write.
         joined = self.of_features(features) + self.of_stream(F.silu(laid_out(stream, features.dtype)))
         h = F.silu(self.second(F.silu(self.first(F.silu(joined)))))
@@ -207,18 +207,22 @@ class DeepTopDown(nn.Module):
         return out
 
 
-def deep_parts(channels: int, outputs: int, *, plan: Plan, latents: Sequence[int]) -> Parts:
+def deep_parts(
+    channels: int, outputs: int, *, plan: Plan, latents: Sequence[int], said: Sequence[int] | None = None
+) -> Parts:
     """All parts of a ladder on images of ``channels`` that ends in ``outputs`` numbers a pixel.
 
-    ``latents`` are the channels of z_1 … z_T.
+    ``latents`` are the channels of z_1 … z_T, of which the posteriors say ``said`` numbers a pixel each: by
+    default twice as many, a mean and a log sigma.
     """
+    said = [2 * latent for latent in latents] if said is None else said
     belows = (0, *plan.places[:-1])
     top = plan.places[-1]
     return Parts(
         DeepBottomUp(channels, plan),
         Head(plan.width_at(0), outputs, spatial=True, kernel=3),
         posteriors=[
-            DeepPosterior(latent, plan, place) for latent, place in zip(latents, plan.places, strict=True)
+            DeepPosterior(numbers, plan, place) for numbers, place in zip(said, plan.places, strict=True)
         ],
         top_downs=[
             DeepTopDown(latent, plan, place, below)

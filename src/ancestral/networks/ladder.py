@@ -131,17 +131,17 @@ class BottomUp(nn.Module):
 
 
 class Posterior(nn.Module):
-    """Features and stream of a level → how q departs from p there, (n, 2 · latent, …); 0 at the start."""
+    """Features and stream of a level → how q departs from p there, (n, outputs, …); 0 at the start."""
 
-    def __init__(self, width: int, latent: int, *, spatial: bool, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, outputs: int, *, spatial: bool, dropout: float = 0.0) -> None:
         super().__init__()
         self.join = mix(2 * width, width, spatial=spatial, kernel=1)
         self.block = Residual(width, spatial=spatial, dropout=dropout)
-        self.out = zero(mix(width, 2 * latent, spatial=spatial, kernel=1))
+        self.out = zero(mix(width, outputs, spatial=spatial, kernel=1))
         channels_last_(self)
 
     def forward(self, stream: Tensor, features: Tensor) -> Tensor:
-        """Two (n, width, …) → (n, 2 · latent, …)."""
+        """Two (n, width, …) → (n, outputs, …)."""
         joined = self.join(cat([laid_out(stream, features.dtype), features], dim=1))
         out: Tensor = self.out(F.silu(self.block(joined)))
         return out
@@ -219,14 +219,16 @@ def basic_parts(
     sizes: Sequence[Size],
     latents: Sequence[int],
     width: int,
+    said: Sequence[int] | None = None,
     blocks: int = 1,
     dropout: float = 0.0,
 ) -> Parts:
     """All parts of a ladder made of the blocks above, ending in ``outputs`` numbers an entry.
 
-    ``sizes`` are those of the levels and ``latents`` the channels (or numbers) of z_1 … z_T; levels of size
-    ``VECTOR`` are vectors.
+    ``sizes`` are those of the levels and ``latents`` the channels (or numbers) of z_1 … z_T, of which the
+    posteriors say ``said`` numbers each, by default twice as many; levels of size ``VECTOR`` are vectors.
     """
+    said = [2 * latent for latent in latents] if said is None else said
     spatial = size != VECTOR
 
     def shape(features: int, here: Size) -> tuple[int, ...]:
@@ -235,7 +237,7 @@ def basic_parts(
     return Parts(
         BottomUp(channels, width, size=size, sizes=sizes, spatial=spatial, blocks=blocks, dropout=dropout),
         Head(width, outputs, spatial=spatial, kernel=3),
-        posteriors=[Posterior(width, latent, spatial=spatial, dropout=dropout) for latent in latents],
+        posteriors=[Posterior(width, outputs, spatial=spatial, dropout=dropout) for outputs in said],
         top_downs=[
             TopDown(width, latent, spatial=spatial, size_below=below, blocks=blocks, dropout=dropout)
             for latent, below in zip(latents, [size, *sizes[:-1]], strict=True)
