@@ -97,9 +97,7 @@ def test_annealed_chains_both_ways_and_the_gaps(kind, runs, tmp_path):
     assert result.json()["log_likelihood"] == likelihood
     answer = call("evaluate", run, *small, *more)
     text = " ".join(answer.out.split())
-    assert (
-        f"log p(x) >= {likelihood['mean']:.4f} ± {likelihood['stderr']:.4f} nats (2 annealed" in text
-    )
+    assert f"log p(x) >= {likelihood['mean']:.4f} ± {likelihood['stderr']:.4f} nats (2 annealed" in text
     for name in ("amortisation", "family of q"):
         assert f"{name} " in text
     assert f"gap of ais {found['bidirectional']['gap']['mean']:.4f}" in text

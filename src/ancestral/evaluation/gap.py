@@ -130,8 +130,8 @@ def bound_gaps(
 def save_gaps(path: Path, gaps: Gaps) -> None:
     """Write the bounds on one axis as a PNG, from the loosest at the bottom to the tightest at the top.
 
-    Dark bars are 95 % intervals of what is above the ELBO, on the same examples; the light ones those of the
-    bounds themselves, in which the examples' spread is common to all. Written whole or not at all.
+    Bars are 95 % intervals of what is above the ELBO on the same examples; the examples' own spread, which is
+    common to all, is told once. Written whole or not at all.
     """
     from matplotlib.figure import Figure
 
@@ -139,13 +139,8 @@ def save_gaps(path: Path, gaps: Gaps) -> None:
     axes = sheet.add_subplot()
     elbo, places = gaps.rungs[0].bound.mean, range(len(gaps.rungs))
     means = [rung.bound.mean for rung in gaps.rungs]
-    for errors, colour, width, label in (
-        ([rung.bound.stderr for rung in gaps.rungs], "0.8", 5.0, "95 %, of the bound"),
-        ([rung.above_elbo.stderr for rung in gaps.rungs], "black", 1.5, "95 %, of what is above the ELBO"),
-    ):
-        wide = [1.96 * error for error in errors]
-        axes.errorbar(means, places, xerr=wide, fmt="none", ecolor=colour, elinewidth=width, label=label)
-    axes.plot(means, places, "o", color="black", markersize=4)
+    wide = [1.96 * rung.above_elbo.stderr for rung in gaps.rungs]
+    axes.errorbar(means, places, xerr=wide, fmt="o", color="black", markersize=4, capsize=2)
     middle, end = elbo + gaps.amortisation.mean, elbo + gaps.whole
     axes.axvspan(
         elbo, middle, color="tab:orange", alpha=0.25, label=f"amortisation: {_told(gaps.amortisation)}"
@@ -154,7 +149,7 @@ def save_gaps(path: Path, gaps: Gaps) -> None:
         middle, end, color="tab:blue", alpha=0.2, label=f"family of q: {_told(gaps.approximation)} or more"
     )
     axes.set_yticks(places, [rung.name for rung in gaps.rungs])
-    axes.set_xlabel(f"nats per example, mean of n = {gaps.n}")
+    axes.set_xlabel(f"nats per example; ELBO {_told(gaps.rungs[0].bound)} over n = {gaps.n}")
     sheet.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     save_figure(path, sheet)
 

@@ -69,7 +69,7 @@ class Tighter:
         if self.annealing is None or self.acceptance is None:
             return f"{self.samples} importance samples, worth {effective:.3g}"
         return (
-            f"{self.samples} annealed chains of {self.annealing.temperatures} temperatures, "
+            f"{self.samples} annealed over {self.annealing.temperatures} temperatures, "
             f"{float(self.acceptance.mean()):.0%} of moves accepted"
         )
 
