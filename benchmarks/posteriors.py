@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/posteriors.py
 
 8×8 digits cut at one half, a VAE of two latent numbers with an mlp of 64 units on either side, so that
-log p(x) and the true posterior p(z|x) are had by quadrature. Two questions, one number of steps for each family:
+log p(x) and the true posterior p(z|x) are had by quadrature. Two questions, one number of steps for each
+family:
 
 * the same decoder: one decoder is trained (with a spline posterior, which constrains it least) and kept, and
   an encoder of each family is trained for it. All gaps are to the same posteriors, which the picture shows;

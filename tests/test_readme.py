@@ -28,7 +28,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     chain = names["MyVAE"](data.spec)
     before = ancestral.evaluate(chain, data.test.x).elbo.mean
     ancestral.fit(chain, data, ancestral.TrainingConfig(steps=200, learning_rate=1e-2))
-    after = ancestral.evaluate(chain, data.test.x, importance_samples=20)
+    after = ancestral.evaluate(chain, data.test.x, bound="iwae", samples=20)
     assert after.elbo.mean > before + 5.0
     assert after.log_likelihood.mean > after.elbo.mean
     assert set(torch.unique(chain.sample(8)).tolist()) <= {0, 1}

@@ -35,12 +35,10 @@ from torch.distributions import Distribution, kl_divergence
 
 from ancestral import checks
 from ancestral.elbo import Elbo, Loss, Reweighting
+from ancestral.features import Features as Features
+from ancestral.features import repeat_features
 from ancestral.objectives import check_objective, dreg_loss, iwae_loss, objective_name
 from ancestral.spec import DataSpec
-
-Features = Any
-"""What q reads of x: x itself, or whatever tensors a chain computes from it once (a tensor, or a
-list, tuple or dict of tensors, each with the examples first)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Link:
     t: int
     """The level; 0 is the data x itself."""
     value: Tensor
-    """z_t, shape (n, …)."""
+    """z_t, shape (n, …). The data x may have fewer rows than their law, each for as many paths in a row."""
     q: Distribution | None
     """The law that z_t was drawn from; None at t = 0, where nothing was drawn."""
     ask_p: Callable[[], Distribution]
@@ -67,15 +65,16 @@ class Link:
     def cost(self) -> Tensor:
         """The term of this level, (n,) nats: −log p(x|z_1) at t = 0, else the KL or its one-draw estimate."""
         if self.q is None:
-            return -self.p.log_prob(self.value)
+            return -log_prob_of(self.p, self.value)
         if self.closed:
             return kl_divergence(self.q, self.p)
         return -self.log_ratio()
 
     def log_ratio(self) -> Tensor:
         """log p − log q of the value drawn, shape (n,)."""
-        log_p = self.p.log_prob(self.value)
-        return log_p if self.q is None else log_p - self.q.log_prob(self.value)
+        if self.q is None:
+            return log_prob_of(self.p, self.value)
+        return self.p.log_prob(self.value) - self.q.log_prob(self.value)
 
 
 class Chain(nn.Module, ABC):
@@ -161,14 +160,14 @@ class Chain(nn.Module, ABC):
     ) -> Iterator[Link]:
         """Draw one path z ~ q(z_{1:T}|x) per example and yield its links, each level once.
 
-        ``x`` is (n, *shape); ``h`` its features, where they are there already. With ``z``, z_1 … z_T, nothing
-        is drawn: the links are those of these latents. Walking lazily keeps two levels in memory, whatever T
-        is.
+        ``x`` is (n, *shape); ``h`` its features, where they are there already, or (n · k, …) for k paths an
+        example, one after another. With ``z``, z_1 … z_T, nothing is drawn: the links are those of these
+        latents. Walking lazily keeps two levels in memory, whatever T is.
         """
         h = self.features(x) if h is None else h
         q = self.q_top(h)
         value = q.rsample() if z is None else z[-1]
-        yield Link(self.T, value, q, partial(self.p_top, len(x)), closed=has_closed_kl(q))
+        yield Link(self.T, value, q, partial(self.p_top, len(value)), closed=has_closed_kl(q))
         state = self.carry(None, value, self.T)
         for t in range(self.T, 1, -1):
             q = self.q_step(state, h, t)
@@ -178,26 +177,30 @@ class Chain(nn.Module, ABC):
         yield Link(0, x, None, partial(self.p_step, state, 1), closed=False)
 
     def log_joint(self, x: Tensor, z: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """log p(z_{1:T}) and log p(x|z_1) at given latents z_1 … z_T, (n,) nats each; q is not asked."""
-        log_prior = self.p_top(len(x)).log_prob(z[-1])
+        """log p(z_{1:T}) and log p(x|z_1) at given latents z_1 … z_T, (n,) nats each; q is not asked.
+
+        Latents (n · k, …) are k for each example, one after another, and give (n · k,).
+        """
+        log_prior = self.p_top(len(z[-1])).log_prob(z[-1])
         state = self.carry(None, z[-1], self.T)
         for t in range(self.T, 1, -1):
             log_prior = log_prior + self.p_step(state, t).log_prob(z[t - 2])
             state = self.carry(state, z[t - 2], t - 1)
-        return log_prior, self.p_step(state, 1).log_prob(x)
+        return log_prior, log_prob_of(self.p_step(state, 1), x)
 
     # Bounds -----------------------------------------------------------------------------------------
 
-    def elbo(self, x: Tensor, *, samples: int = 1) -> Elbo:
+    def elbo(self, x: Tensor, *, samples: int = 1, h: Features | None = None) -> Elbo:
         """The ELBO of x, (n, *shape), averaged over ``samples`` paths drawn from q for each example.
 
         The notes' ELBO decomposition; the prior and (for a q drawn from the top) the matching terms
         are KLs given the level above, in closed form where q has one; the reconstruction is Monte Carlo.
+        ``h`` are the features of x, where they are there already.
         """
         checks.integer("samples", samples, low=1)
-        xs, h = self.repeated(x, samples)
+        h = repeat_features(self.features(x) if h is None else h, samples)
         costs: dict[int, Tensor] = {
-            link.t: link.cost().unflatten(0, (len(x), samples)).mean(dim=1) for link in self.path(xs, h)
+            link.t: link.cost().unflatten(0, (len(x), samples)).mean(dim=1) for link in self.path(x, h)
         }
         matching = [costs[t - 1] for t in range(2, self.T + 1)]
         return Elbo(
@@ -208,27 +211,28 @@ class Chain(nn.Module, ABC):
             discrete=self.discrete,
         )
 
-    def log_weight(self, x: Tensor, *, samples: int = 1) -> Tensor:
+    def log_weight(self, x: Tensor, *, samples: int = 1, h: Features | None = None) -> Tensor:
         """log p(x, z) − log q(z|x) of drawn paths, shape (n, samples), nats.
 
         Its mean over draws is the ELBO, its log-mean-exp tends to log p(x) (Burda et al. 2016, eq. 8),
-        and with the exact posterior every single draw equals log p(x).
+        and with the exact posterior every single draw equals log p(x). ``h`` are the features of x, where
+        they are there already.
         """
         checks.integer("samples", samples, low=1)
-        xs, h = self.repeated(x, samples)
+        h = repeat_features(self.features(x) if h is None else h, samples)
         total: Tensor | None = None
-        for link in self.path(xs, h):
+        for link in self.path(x, h):
             ratio = link.log_ratio()
             total = ratio if total is None else total + ratio
         assert total is not None
         return total.unflatten(0, (len(x), samples))
 
-    def repeated(self, x: Tensor, samples: int) -> tuple[Tensor, Features]:
+    def repeated(self, x: Tensor, samples: int, *, h: Features | None = None) -> tuple[Tensor, Features]:
         """Each example ``samples`` times in a row, and its features."""
-        h = self.features(x)
+        h = self.features(x) if h is None else h
         if samples == 1:
             return x, h
-        return x.repeat_interleave(samples, dim=0), _repeat(h, samples)
+        return x.repeat_interleave(samples, dim=0), repeat_features(h, samples)
 
     # Training and sampling --------------------------------------------------------------------------
 
@@ -320,7 +324,7 @@ class BottomUpChain(Chain):
             yield Link(t - 1, below, q_below, partial(self.p_step, value, t), closed=False)
             below, q_below = value, q
         assert q_below is not None
-        yield Link(self.T, below, q_below, partial(self.p_top, len(x)), closed=has_closed_kl(q_below))
+        yield Link(self.T, below, q_below, partial(self.p_top, len(below)), closed=has_closed_kl(q_below))
 
 
 def has_closed_kl(q: Distribution) -> bool:
@@ -334,15 +338,18 @@ def final_value(law: Distribution, final: str) -> Tensor:
     return law.sample() if final == "draw" else law.mean
 
 
-def _repeat(h: Features, samples: int) -> Features:
-    """Each example of the features ``samples`` times in a row, whatever they are kept in."""
-    if isinstance(h, Tensor):
-        return h.repeat_interleave(samples, dim=0)
-    if isinstance(h, dict):
-        return {name: _repeat(part, samples) for name, part in h.items()}
-    if isinstance(h, list | tuple):
-        return type(h)(_repeat(part, samples) for part in h)
-    raise TypeError(
-        f"features() returned {type(h).__name__}; it must return a tensor, or a list, tuple or dict of "
-        "tensors with the examples first, so that several paths per example can be drawn."
+def log_prob_of(law: Distribution, value: Tensor) -> Tensor:
+    """The law's log-probabilities, (n · k,), of values (n, …) that each stand for k of its rows in a row.
+
+    A law with a method ``log_prob_repeated`` needs no copies of the values.
+    """
+    times = law.batch_shape[0] // len(value)
+    if times <= 1:
+        return law.log_prob(value)
+    without_copies = getattr(law, "log_prob_repeated", None)
+    found: Tensor = (
+        law.log_prob(value.repeat_interleave(times, dim=0))
+        if without_copies is None
+        else without_copies(value)
     )
+    return found

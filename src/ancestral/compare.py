@@ -180,11 +180,13 @@ def _one(
     if not fitted.finished:
         raise Stopped(kind)
     chain = load_run(path).to(pick_device(device))
+    weighed = importance_samples > 0 and chain.T <= IMPORTANCE_T
     result = evaluate(
         chain,
         data.test.x[:n],
         levels=(levels or default_levels(chain)) if isinstance(chain, MarginalChain) else None,
-        importance_samples=importance_samples if chain.T <= IMPORTANCE_T else 0,
+        bound="iwae" if weighed else "elbo",
+        samples=importance_samples if weighed else None,
         progress=stage.progress,
     )
     samples, rate = _timed_samples(chain)

@@ -183,3 +183,12 @@ class Bernoulli(Factorised):
         return -sum_event(
             F.binary_cross_entropy_with_logits(self.logits, value.to(self.logits.dtype), reduction="none")
         )
+
+    def log_prob_repeated(self, value: Tensor) -> Tensor:
+        """As ``log_prob``, (n · k,), of values (n, …) that each stand for k rows of logits in a row.
+
+        log P = Σ x l − softplus(l): the values enter by one product, and are never copied.
+        """
+        logits = self.logits.reshape(len(value), -1, value[0].numel())
+        linear = torch.bmm(logits, value.reshape(len(value), -1, 1).to(logits.dtype))[:, :, 0]
+        return (linear - F.softplus(logits).sum(dim=-1)).flatten()

@@ -45,14 +45,14 @@ class MarginalChain(Chain):
         z = self.q_marginal(h, t).rsample()
         return kl_divergence(self.q_step(z, h, t), self.p_step(z, t))  # type: ignore[arg-type]
 
-    def elbo(self, x: Tensor, *, samples: int = 1) -> Elbo:
+    def elbo(self, x: Tensor, *, samples: int = 1, h: Features | None = None) -> Elbo:
         """The ELBO of x, (n, *shape), swept over all levels: T network calls for each of ``samples``.
 
         Each level's z_t is drawn afresh from q(z_t|x). The terms have the same means as along one path,
         and their sum varies far less, as the errors of neighbouring levels are independent.
         """
         checks.integer("samples", samples, low=1)
-        xs, h = self.repeated(x, samples)
+        xs, h = self.repeated(x, samples, h=h)
         columns = [
             self.matching_at(h, torch.full((len(xs),), t, device=x.device)) for t in range(2, self.T + 1)
         ]

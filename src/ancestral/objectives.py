@@ -29,6 +29,7 @@ from torch.distributions import Distribution
 
 from ancestral import checks
 from ancestral.elbo import Loss, Reweighting
+from ancestral.features import Features, repeat_features
 
 OBJECTIVES = ("elbo", "iwae", "dreg")
 """The ELBO, the importance-weighted bound, and that bound with the doubly reparameterised gradient."""
@@ -58,8 +59,8 @@ class Paths(Protocol):
 
     T: int
 
-    def repeated(self, x: Tensor, samples: int) -> tuple[Tensor, Any]:
-        """Each example ``samples`` times in a row, and its features."""
+    def features(self, x: Tensor) -> Features:
+        """What q reads of x."""
 
     def path(self, x: Tensor, h: Any = None, *, z: Sequence[Tensor] | None = None) -> Iterator[Level]:
         """The links of a path drawn from q, or of the path z."""
@@ -99,8 +100,8 @@ def iwae_loss(chain: Paths, x: Tensor, *, samples: int) -> Loss:
     Burda et al. 2016, eq. 8 and 13: an unbiased estimate of the negative IWAE-k bound, the same that
     ``evaluation.log_likelihood`` makes. k = 1 is the ELBO with a log-ratio in the place of each KL.
     """
-    xs, h = chain.repeated(x, samples)
-    costs = {link.t: -link.log_ratio() for link in chain.path(xs, h)}
+    h = repeat_features(chain.features(x), samples)
+    costs = {link.t: -link.log_ratio() for link in chain.path(x, h)}
     log_weight = -torch.stack(list(costs.values())).sum(dim=0).unflatten(0, (len(x), samples))
     bound = log_weight.logsumexp(dim=1) - math.log(samples)
     latent = torch.stack([cost for t, cost in costs.items() if t > 0]).sum(dim=0)
@@ -114,16 +115,16 @@ def dreg_loss(chain: Paths, x: Tensor, *, samples: int) -> Loss:
     function of z alone. So q's laws are asked twice, and must be the same both times: no dropout in what they
     read of other latents. ``features`` are computed once and may have it, and so may p.
     """
-    xs, h = chain.repeated(x, samples)
-    drawn = {link.t: link.value for link in _latents(chain.path(xs, h), chain.T)}
+    h = repeat_features(chain.features(x), samples)
+    drawn = {link.t: link.value for link in _latents(chain.path(x, h), chain.T)}
     *z, message = _WeightedAgain.apply(*(drawn[t] for t in range(1, chain.T + 1)))
-    log_q, log_q_top = _log_q_in_z(chain, xs, h=h, z=z)
-    log_prior, log_likelihood = chain.log_joint(xs, z)
+    log_q, log_q_top = _log_q_in_z(chain, x, h=h, z=z)
+    log_prior, log_likelihood = chain.log_joint(x, z)
     log_weight = (log_prior + log_likelihood - log_q).unflatten(0, (len(x), samples))
     bound = _LogMeanExp.apply(log_weight, message)
     latent = (log_q - log_prior).detach()
     # One level's term is all there is of a VAE; else p's law of the top is asked once more, for the record.
-    prior = latent if chain.T == 1 else log_q_top - chain.p_top(len(xs)).log_prob(z[-1]).detach()
+    prior = latent if chain.T == 1 else log_q_top - chain.p_top(len(z[-1])).log_prob(z[-1]).detach()
     return Loss(-bound.mean(), _terms(log_weight, -log_likelihood, prior=prior, latent=latent))
 
 

@@ -102,7 +102,8 @@ def test_comparison_json(compared, data):
     for kind, one in figures(out)["models"].items():
         chain = load_run(out / kind)
         assert one["parameters"] == sum(p.numel() for p in chain.parameters())
-        result = evaluate(chain, images().test.x[:10], importance_samples=0 if kind == "ddpm" else 20).json()
+        bound = {} if kind == "ddpm" else {"bound": "iwae", "samples": 20}
+        result = evaluate(chain, images().test.x[:10], **bound).json()
         assert {name: one[name] for name in result if name != "seconds"} == {
             name: value for name, value in result.items() if name != "seconds"
         }

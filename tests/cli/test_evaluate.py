@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ancestral.cli.evaluate import Evaluate
-from ancestral.evaluation import Ruler, evaluate
+from ancestral.evaluation import Annealing, Ruler, evaluate
 from ancestral.runs import load_run
 from ancestral.samplers import SAMPLERS
 from commands import call
@@ -66,10 +66,69 @@ def test_the_answer_has_these_keys(kind, source, runs, data):
 
 @pytest.mark.parametrize("kind", ["vae", "hvae"])
 def test_importance_samples_are_told(kind, runs):
-    found = answered(runs[f"{kind} on images"], "--importance-samples", 30, "--n", 5)
-    assert found["log_likelihood"].keys() == {"mean", "stderr", "samples"}
-    assert found["log_likelihood"]["samples"] == 30
+    found = answered(runs[f"{kind} on images"], "--bound", "iwae", "--samples", 30, "--n", 5)
+    keys = {"mean", "stderr", "bound", "samples", "effective_samples", "curve"}
+    assert found["log_likelihood"].keys() == keys
+    assert (found["log_likelihood"]["bound"], found["log_likelihood"]["samples"]) == ("iwae", 30)
+    assert [point["k"] for point in found["log_likelihood"]["curve"]] == [1, 2, 5, 10, 20, 30]
     assert found["log_likelihood"]["mean"] > found["elbo"]["mean"]
+
+
+@pytest.mark.parametrize("kind", ["vae", "hvae"])
+def test_annealed_chains_both_ways_and_the_gaps(kind, runs, tmp_path):
+    run, picture = runs[f"{kind} on images"], tmp_path / "new" / "bounds.png"
+    small = ("--n", 4, "--bound", "ais", "--samples", 2, "--ais-temperatures", 3, "--ais-leapfrog", 2)
+    more = ("--ais-simulated", 5, "--bounds-picture", picture, "--fit-steps", 4, "--seed", 3)
+    found = answered(run, *small, *more)
+    assert found.keys() == KEYS | {"bidirectional", "gaps"}
+    likelihood = found["log_likelihood"]
+    assert (likelihood["bound"], likelihood["samples"]) == ("ais", 2)
+    assert (likelihood["temperatures"], likelihood["leapfrog"]) == (3, 2)
+    assert found["bidirectional"]["n"] == 5
+    assert found["bidirectional"]["gap"]["mean"] > 0
+    assert (found["gaps"]["n"], found["gaps"]["fitting_steps"]) == (4, 4)
+    assert [one["name"] for one in found["gaps"]["bounds"]][-2:] == ["IWAE-500", "AIS-2"]
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+    # The same of Python, and for a person.
+    result = evaluate(
+        load_run(run), images().test.x[:4], bound="ais", samples=2, annealing=Annealing(3, 2), seed=3
+    )
+    assert result.json()["log_likelihood"] == likelihood
+    answer = call("evaluate", run, *small, *more)
+    text = " ".join(answer.out.split())
+    assert f"log p(x) >= {likelihood['mean']:.4f} ± {likelihood['stderr']:.4f} nats (2 annealed" in text
+    for name in ("amortisation", "family of q"):
+        assert f"{name} " in text
+    assert f"gap of ais {found['bidirectional']['gap']['mean']:.4f}" in text
+    assert f"written: {picture}" in answer.err
+
+
+def test_the_curve_is_told_to_a_person(runs):
+    answer = call("evaluate", runs["vae on images"], "--bound", "iwae", "--samples", 20)
+    lines = [line.split()[0] for line in answer.out.splitlines()[1:]]
+    assert lines[-6:] == ["bound", "iwae-1", "iwae-2", "iwae-5", "iwae-10", "iwae-20"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("vae", ("--ais-leapfrog", 3), "an option --ais-… is given and bound is elbo; say --bound ais as"),
+        ("vae", ("--bound", "iwae", "--ais-simulated", 3), "an option --ais-… is given and bound is iwae"),
+        ("vae", ("--fit-steps", 3), "--fit-steps is given and no picture"),
+        ("vae", ("--bounds-picture", "a.png"), "say --bound iwae with 2 samples or more, or --bound ais"),
+        ("vae", ("--bound", "iwae", "--samples", 1, "--bounds-picture", "a.png"), "with 2 samples or more"),
+        ("vae", ("--bound", "ais", "--bounds-picture", "a.pdf"), "--bounds-picture is a.pdf; it must end in"),
+        ("ddpm", ("--bound", "ais"), "bound is ais for a DDPM: each of its gradients would take all T = 12"),
+        ("ddpm", ("--bound", "iwae", "--bounds-picture", "a.png"), "q of a DDPM is fixed"),
+    ],
+    ids=str,
+)
+def test_mistakes_about_bounds_are_told_before_any_work(kind, options, message, runs, monkeypatch):
+    monkeypatch.setattr("ancestral.evaluation.evaluate", None)
+    answer = call("evaluate", runs[f"{kind} on images"], *options)
+    assert (answer.status, answer.out) == (2, "")
+    assert message in answer.message
 
 
 def test_figures_are_those_of_python(runs):
@@ -275,7 +334,7 @@ def test_a_picture_of_posteriors(data, tmp_path):
     train = call("train", "vae", "--data", data["images"], "--out", run, *options, *flow, *short)
     assert train.status == 0, train.err
     assert load_run(run).posterior.flow.context == 2
-    found = answered(run, "--posterior-picture", out, "--importance-samples", 20)
+    found = answered(run, "--posterior-picture", out, "--bound", "iwae", "--samples", 20)
     assert found.keys() == KEYS | {"posteriors"}
     assert len(found["posteriors"]) == 4
     for one in found["posteriors"]:

@@ -148,7 +148,7 @@ NEAR = [
     (["train", "ddpm", "--data", "digits", "--out", "r", "--binarise", "dynamic"], "--binarize"),
     (["sample", "r", "--out", "a.png", "--trajectroy"], "--trajectory"),
     (["evaluate", "r", "--split", "tset"], "'test'"),
-    (["evaluate", "r", "--importance-sample", "3"], "--importance-samples"),
+    (["evaluate", "r", "--bounds-pictur", "3.png"], "--bounds-picture"),
     (["compare", "--data", "digits", "--out", "r", "--models", "vea"], "'vae'"),
     (["info", "r", "--jsn"], "--json"),
     (["recipe", "lst"], "'list'"),

@@ -12,7 +12,7 @@ from torch.distributions import MultivariateNormal
 from ancestral import evaluation
 from ancestral.chain import Chain
 from ancestral.distributions import DiagonalNormal, standard_normal
-from ancestral.evaluation import Estimate, Evaluation, bounds, evaluate, log_likelihood
+from ancestral.evaluation import Annealing, Estimate, Evaluation, evaluate, log_likelihood
 from ancestral.likelihoods import DiscretizedLogisticLikelihood
 from ancestral.scaling import Scaling
 from ancestral.schedules import Schedule
@@ -80,10 +80,10 @@ def test_every_example_counts_once(batch_size):
     assert result.log_likelihood is None
     exact, law = ppca()
     x = law.sample((10,))
-    result = evaluate(exact, x, batch_size=batch_size, importance_samples=3)
+    result = evaluate(exact, x, batch_size=batch_size, bound="iwae", samples=3)
     assert result.log_likelihood.mean == pytest.approx(float(law.log_prob(x).mean()), rel=1e-10)
     assert result.log_likelihood.stderr == pytest.approx(float(law.log_prob(x).std()) / 10**0.5, rel=1e-9)
-    assert result.importance_samples == 3
+    assert (result.tighter.bound, result.tighter.samples) == ("iwae", 3)
 
 
 def test_bits_per_dim_are_those_of_the_bound():
@@ -118,9 +118,11 @@ def test_terms_add_up_for_several_levels():
         "seconds",
     }
     assert set(report["terms"]) == {"reconstruction", "matching", "prior"}
-    report = evaluate(chain, x, importance_samples=2).json()
-    assert set(report["log_likelihood"]) == {"mean", "stderr", "samples"}
-    assert report["log_likelihood"]["samples"] == 2
+    report = evaluate(chain, x, bound="iwae", samples=2).json()
+    likelihood = report["log_likelihood"]
+    assert set(likelihood) == {"mean", "stderr", "bound", "samples", "effective_samples", "curve"}
+    assert (likelihood["bound"], likelihood["samples"]) == ("iwae", 2)
+    assert [set(point) for point in likelihood["curve"]] == [{"k", "mean", "stderr"}] * 2
 
 
 def test_alive_levels():
@@ -130,48 +132,49 @@ def test_alive_levels():
         matching=0.505,
         prior=0.02,
         matching_per_level=[0.5, 0.005],
-        log_likelihood=None,
-        importance_samples=0,
         network_calls_per_image=1,
-        seconds=0.0,
     )
     assert result.alive == 2
 
 
 class Scripted(Blind):
-    """log_weight by table: the next columns each time, so that pieces can be told from one another."""
+    """log_weight by table: the next columns of the examples' rows, so that pieces can be told apart."""
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()
         self.table = table
-        self.calls: list[int] = []
+        self.taken = [0] * len(table)
+        self.most = 0
 
-    def log_weight(self, x: Tensor, *, samples: int = 1) -> Tensor:
-        start = sum(self.calls)
-        self.calls.append(samples)
-        return self.table[:, start : start + samples]
+    def log_weight(self, x: Tensor, *, samples: int = 1, h: Tensor | None = None) -> Tensor:
+        rows = x[:, 0].long()
+        assert torch.equal(h, x)
+        start = self.taken[int(rows[0])]
+        for row in rows.tolist():
+            self.taken[row] += samples
+        self.most = max(self.most, samples * len(x))
+        return self.table[rows, start : start + samples]
 
 
 @pytest.mark.parametrize("rows", [1, 4, 9, 12, 40, 4096])
 @pytest.mark.parametrize("samples", [1, 2, 7, 23])
-def test_log_likelihood_does_not_depend_on_the_pieces(monkeypatch, rows, samples):
-    monkeypatch.setattr(bounds, "_ROWS", rows)
+def test_log_likelihood_does_not_depend_on_the_pieces(rows, samples):
     table = 400.0 * torch.randn(4, 23)  # far beyond what exp can hold
     chain = Scripted(table)
-    found = log_likelihood(chain, torch.zeros(4, 3), samples=samples)
+    x = torch.arange(4.0)[:, None].expand(4, 3)
+    found = log_likelihood(chain, x, samples=samples, rows=rows)
     expected = torch.logsumexp(table[:, :samples], dim=1) - math.log(samples)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    assert sum(chain.calls) == samples
-    assert max(chain.calls) * 4 <= max(rows, 4)
+    assert chain.taken == [samples] * 4
+    assert chain.most <= rows
 
 
 @pytest.mark.parametrize("rows", [1, 10, 4096])
-def test_five_thousand_draws_of_the_exact_posterior_are_log_p(monkeypatch, rows):
-    monkeypatch.setattr(bounds, "_ROWS", 10 * rows)
+def test_five_thousand_draws_of_the_exact_posterior_are_log_p(rows):
     chain, law = ppca()
     x = law.sample((3,))
     for samples in (1, 13, 5000 if rows > 10 else 50):
-        found = log_likelihood(chain, x, samples=samples)
+        found = log_likelihood(chain, x, samples=samples, rows=rows)
         torch.testing.assert_close(found, law.log_prob(x), atol=1e-9, rtol=0)
 
 
@@ -216,18 +219,18 @@ def test_the_callers_state_is_left_as_it_was(training):
     x = torch.randint(0, 3, (20, 2))
     torch.manual_seed(4)
     before = torch.get_rng_state()
-    first = evaluate(chain, x, importance_samples=5, batch_size=8)
+    first = evaluate(chain, x, bound="iwae", samples=5, batch_size=8)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(module.training is training for module in chain.modules())
     torch.manual_seed(99)
-    again = evaluate(chain, x, importance_samples=5, batch_size=8)
+    again = evaluate(chain, x, bound="iwae", samples=5, batch_size=8)
     assert (first.elbo, first.log_likelihood) == (again.elbo, again.log_likelihood)
     assert evaluate(chain, x, batch_size=8, seed=1).elbo != first.elbo
     # Without dropout: as with a chain that never had any.
     for module in chain.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    assert evaluate(chain, x, importance_samples=5, batch_size=8).elbo == first.elbo
+    assert evaluate(chain, x, bound="iwae", samples=5, batch_size=8).elbo == first.elbo
     assert all(parameter.grad is None for parameter in chain.parameters())
 
 
@@ -255,18 +258,35 @@ def test_progress_counts_the_examples():
     assert seen == [(4, 10), (8, 10), (10, 10)]
 
 
+@pytest.mark.parametrize("bound", ["iwae", "ais"])
+def test_progress_moves_within_a_batch(bound):
+    """In one batch, as pieces of its examples (or temperatures of all) are done."""
+    chain, law = ppca()
+    seen: list[tuple[int, int]] = []
+    options = {"samples": 6000} if bound == "iwae" else {"annealing": Annealing(4, 1)}
+    evaluate(chain, law.sample((8,)), bound=bound, progress=lambda *state: seen.append(state), **options)
+    assert {total for _, total in seen} == {8}
+    counts = [done for done, _ in seen]
+    assert counts == sorted(counts)
+    assert len(set(counts)) >= 4
+    assert counts[-1] == 8
+
+
 def test_mistakes():
     chain, _ = ppca()
     x = torch.zeros(2, 3)
-    for name, value in (("samples", 0), ("importance_samples", -1), ("batch_size", 0), ("levels", 0)):
+    for name, value in (("samples", 0), ("batch_size", 0), ("levels", 0)):
         with pytest.raises(ValueError, match=f"{name} is {value}; it must be"):
             evaluate(chain, x, **{name: value})
     with pytest.raises(ValueError, match=r"levels is 3, and TopDownGaussian has no closed-form q"):
         evaluate(chain, x, levels=3)
+    with pytest.raises(ValueError, match=r"bound is 'iwea'; it must be one of elbo, iwae, ais. Did you mean"):
+        evaluate(chain, x, bound="iwea")
     with pytest.raises(ValueError, match="there are no examples to evaluate"):
         evaluate(chain, x[:0])
-    with pytest.raises(ValueError, match="samples is 0"):
-        log_likelihood(chain, x, samples=0)
+    for name in ("samples", "rows"):
+        with pytest.raises(ValueError, match=f"{name} is 0"):
+            log_likelihood(chain, x, **{name: 0})
 
 
 def test_default_levels():
@@ -282,6 +302,6 @@ def test_float32_chains_are_summed_in_float64():
     torch.set_default_dtype(torch.float32)
     chain = dropout_vae(torch.float32)
     x = torch.randint(0, 3, (50, 2))
-    result = evaluate(chain, x, importance_samples=4)
+    result = evaluate(chain, x, bound="iwae", samples=4)
     assert math.isfinite(result.elbo.mean)
     assert log_likelihood(chain, x, samples=3).dtype == torch.float64

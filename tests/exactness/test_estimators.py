@@ -11,7 +11,7 @@ from torch.distributions import MultivariateNormal
 
 from ancestral.diffusion import DDPM, PREDICTIONS
 from ancestral.evaluation import evaluate
-from ancestral.evaluation.bounds import Estimate
+from ancestral.evaluation.estimate import Estimate
 from ancestral.schedules import Schedule
 from gaussian_ddpm import expected_terms, gaussian_ddpm
 from toys import Affine, Joint, TopDownGaussian, randn, spd

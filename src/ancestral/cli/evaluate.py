@@ -10,6 +10,14 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from ancestral.cli.bounds import (
+    BoundOptions,
+    annealing,
+    check_chain,
+    columns,
+    likelihood_line,
+    more_of_bounds,
+)
 from ancestral.cli.options import AllLevels, Flag, parse
 from ancestral.config import Device
 
@@ -20,7 +28,7 @@ _SHOWN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(BoundOptions):
     """The ELBO of a run on data it was not trained on."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -29,13 +37,9 @@ class Evaluate:
     """Which part of the data."""
     n: int | None = None
     """Only the first n examples; by default all."""
-    samples: int = 1
-    """Paths (or sweeps) averaged for each example."""
     levels: int | AllLevels | None = None
     """ddpm: random levels per example that the sum of matching terms is estimated from, or "all" to sweep;
     by default all up to T = 100, and 50 above."""
-    importance_samples: int = 0
-    """Draws per example for log p(x) by importance sampling (vae and hvae); 0 for none."""
     quality: int = 0
     """How many samples to draw and measure against as many test examples, whatever --split is (fewer where
     the data are fewer); 0 for none."""
@@ -65,6 +69,7 @@ class Evaluate:
     """Print one JSON object on standard output, and nothing else there."""
 
     def __post_init__(self) -> None:
+        self.check_bounds()
         of_samples = (self.quality_sampler, self.quality_steps) != ("ancestral", None)
         of_both = (self.quality_features, self.quality_final) != ("auto", "mean")
         if self.quality == 0 and (of_samples or (of_both and self.sampler_curve is None)):
@@ -104,22 +109,26 @@ def run(arguments: list[str]) -> None:
 
         check_two_latents(chain)
     x = data.split(options.split).x[: options.n]
+    check_chain(chain, x, options)
+    rest = {"batch_size": options.batch_size, "seed": options.seed}
     with example_progress("evaluating") as progress:
         result = evaluate(
             chain.to(pick_device(options.device)),
             x,
+            bound=options.bound,
             samples=options.samples,
             levels=None if levels == "all" else levels,
-            importance_samples=options.importance_samples,
-            batch_size=options.batch_size,
-            seed=options.seed,
+            annealing=annealing(options),
             progress=progress,
+            **rest,
         )
     answer = {"model": folder.name, "data": source, "split": options.split, **result.json()}
-    lines: list[str] = []
+    found, lines = more_of_bounds(chain, x, result, options=options, rest=rest)
+    answer |= found
     if ruler is not None:
-        found, lines = _samples(chain, ruler, options)
+        found, more = _samples(chain, ruler, options)
         answer |= found
+        lines += more
     if options.posterior_picture is not None:
         told = _posteriors(chain, x[:_SHOWN].to("cpu"), options.posterior_picture)
         answer["posteriors"] = told
@@ -168,7 +177,7 @@ def _samples(chain: Any, ruler: Any, options: Evaluate) -> tuple[dict[str, Any],
         save_curve(options.sampler_curve, compared.curve)
         print(f"written: {options.sampler_curve}", file=sys.stderr)
         found["sampler_curve"] = compared.json()
-        lines += _columns(compared.curve.table())
+        lines += columns(compared.curve.table())
     return found, lines
 
 
@@ -199,10 +208,7 @@ def _table(answer: dict[str, Any], result: Any, T: int) -> str:
         kls = "  ".join(f"z_{t} {cost:.3f}" for t, cost in enumerate(result.kl_per_latent, 1))
         lines.append(f"  KL per latent   {kls}   ({result.alive} of {T} alive)")
     if result.log_likelihood is not None:
-        lines.append(
-            f"  log p(x)        {result.log_likelihood.mean:12.4f} ± {result.log_likelihood.stderr:.4f} nats "
-            f"({result.importance_samples} importance samples)"
-        )
+        lines.append(likelihood_line(result))
     calls = f"{result.network_calls_per_image} generative steps per example"
     lines.append(f"  cost            {calls}, {result.seconds:.1f} s")
     return "\n".join(lines)
@@ -221,15 +227,6 @@ def _quality_lines(measured: Any) -> list[str]:
         f"  kernel          {_with_error(found['kernel'])}  (floor {_with_error(floor['kernel']).strip()})",
         f"  precision       {found['precision']:12.4f}  (floor {floor['precision']:.4f})",
         f"  recall          {found['recall']:12.4f}  (floor {floor['recall']:.4f})",
-    ]
-
-
-def _columns(table: list[list[str]]) -> list[str]:
-    """Rows of text, in columns."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  " + "  ".join(entry.ljust(width) for entry, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
     ]
 
 

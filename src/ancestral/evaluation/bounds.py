@@ -1,4 +1,4 @@
-"""The ELBO of a data set, split into its terms, with error bars; and log p(x) by importance sampling."""
+"""The ELBO of a data set, split into its terms, with error bars; and tighter bounds on log p(x)."""
 
 from __future__ import annotations
 
@@ -6,49 +6,29 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ancestral import checks
+from ancestral.allocator import keep_freed_memory
 from ancestral.chain import Chain
 from ancestral.data import Examples, feed
 from ancestral.elbo import Elbo
+from ancestral.evaluation.annealing import Annealing
+from ancestral.evaluation.estimate import Estimate
+from ancestral.evaluation.pieces import Done, averaged_elbo, rows_at_once
+from ancestral.evaluation.tighter import SAMPLES, Tighter
 from ancestral.marginal import MarginalChain
 from ancestral.randomness import own_randomness, reseed
 
 Progress = Callable[[int, int], None]
 """Called with (examples done, examples in all)."""
 
-_ROWS = 4096
-"""Latent paths in memory at once, while importance sampling."""
 ALIVE = 0.01
 """Nats of KL per example from which a latent level counts as alive, i.e. as used."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over examples and its standard error, which includes that of any random t or z."""
-
-    mean: float
-    stderr: float
-
-    @staticmethod
-    def of(values: Tensor) -> Estimate:
-        """The mean of (n,) values and their standard deviation / √n (0 for a single value)."""
-        values = values.double()
-        spread = float(values.std()) if len(values) > 1 else 0.0
-        return Estimate(float(values.mean()), spread / math.sqrt(len(values)))
-
-    def scaled(self, factor: float) -> Estimate:
-        """The same in other units."""
-        return Estimate(self.mean * factor, self.stderr * abs(factor))
-
-    def json(self) -> dict[str, float]:
-        """As in the commands' JSON."""
-        return {"mean": self.mean, "stderr": self.stderr}
 
 
 @dataclass(frozen=True)
@@ -65,11 +45,16 @@ class Evaluation:
     prior: float
     matching_per_level: list[float]
     """For t = 2 … T, the KL (or its estimate) of z_{t−1} given z_t."""
-    log_likelihood: Estimate | None
-    importance_samples: int
     network_calls_per_image: int
     """Generative steps p(z_{t−1}|z_t) computed for one example's ELBO: T for a path or a sweep."""
-    seconds: float
+    tighter: Tighter | None = None
+    """The bound on log p(x) that was asked for beside the ELBO."""
+    seconds: float = 0.0
+
+    @property
+    def log_likelihood(self) -> Estimate | None:
+        """The tighter bound on log p(x); None where only the ELBO was asked for."""
+        return None if self.tighter is None else self.tighter.estimate
 
     @property
     def kl_per_latent(self) -> list[float]:
@@ -83,7 +68,6 @@ class Evaluation:
 
     def json(self) -> dict[str, Any]:
         """As in the commands' JSON, without what names the run."""
-        likelihood = self.log_likelihood
         return {
             "n": self.n,
             "dims": self.dims,
@@ -95,9 +79,7 @@ class Evaluation:
                 "prior": self.prior,
             },
             "matching_per_level": self.matching_per_level,
-            "log_likelihood": None
-            if likelihood is None
-            else {**likelihood.json(), "samples": self.importance_samples},
+            "log_likelihood": None if self.tighter is None else self.tighter.json(),
             "network_calls_per_image": self.network_calls_per_image,
             "seconds": self.seconds,
         }
@@ -108,71 +90,61 @@ def evaluate(
     chain: Chain,
     x: Examples,
     *,
-    samples: int = 1,
+    bound: str = "elbo",
+    samples: int | None = None,
     levels: int | None = None,
-    importance_samples: int = 0,
+    annealing: Annealing = Annealing(),  # noqa: B008
     batch_size: int = 500,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate ``chain`` on all of x, (n, *shape), in the data's own values: a tensor, or rows of a file.
 
-    ``samples`` is the number of paths (or sweeps) averaged per example. ``levels`` estimates the sum of
-    matching terms from that many random t per example instead of sweeping over all, for chains whose
-    q(z_t|x) is closed-form. ``importance_samples`` > 0 adds log p(x) from that many draws. The last batch
-    counts like the others; the caller's random state is left as it was.
+    The ELBO and its terms are always there. ``bound`` is "elbo", with ``samples`` paths (or sweeps) averaged
+    per example; "iwae", which adds the bound on log p(x) from the weights of ``samples`` paths; or "ais",
+    which adds the one from ``samples`` annealed Markov chains, led as ``annealing`` says (``SAMPLES`` has the
+    default numbers). ``levels`` estimates the sum of matching terms from that many random t per example
+    instead of sweeping over all, for chains whose q(z_t|x) is closed-form. The last batch counts like the
+    others; the caller's random state is left as it was.
     """
+    checks.one_of("bound", bound, SAMPLES)
+    samples = SAMPLES[bound] if samples is None else samples
     checks.integer("samples", samples, low=1)
-    checks.integer("importance_samples", importance_samples, low=0)
     checks.integer("batch_size", batch_size, low=1)
-    if levels is not None:
-        checks.integer("levels", levels, low=1)
-        if not isinstance(chain, MarginalChain):
-            raise ValueError(
-                f"levels is {levels}, and {type(chain).__name__} has no closed-form q(z_t|x) to estimate "
-                "from random levels; leave it out to sweep over all."
-            )
+    _check_levels(chain, levels)
     if len(x) == 0:
         raise ValueError("there are no examples to evaluate; give at least one.")
     device = next(chain.parameters()).device
     start = time.perf_counter()
+    paths = samples if bound == "elbo" else 1
     parts: list[_Part] = []
-    likelihoods: list[Tensor] = []
-    firsts = range(0, len(x), batch_size)
-    batches = feed(x, (torch.arange(i, min(i + batch_size, len(x))) for i in firsts), device)
-    with own_randomness(device), evaluation_mode(chain), contextlib.closing(batches):
-        for first, batch in zip(firsts, batches, strict=True):
+    tighter: list[Tighter] = []
+    with own_randomness(device), evaluation_mode(chain), batches(x, batch_size, device) as numbered:
+        for first, batch in numbered:
             reseed(device, seed, first)
-            parts.append(_Part.of(_elbo(chain, batch, samples=samples, levels=levels)))
-            if importance_samples:
-                likelihoods.append(log_likelihood(chain, batch, samples=importance_samples))
+            parts.append(_Part.of(_elbo(chain, batch, samples=paths, levels=levels)))
+            if bound != "elbo":
+                done = within(progress, first, len(batch), len(x))
+                led = annealing if bound == "ais" else None
+                tighter.append(Tighter.of(chain, batch, samples=samples, annealing=led, done=done))
             if progress is not None:
-                progress(min(first + batch_size, len(x)), len(x))
-    return _summary(
-        parts,
-        likelihoods,
-        calls=_calls(chain, samples=samples, levels=levels),
-        importance_samples=importance_samples,
+                progress(first + len(batch), len(x))
+    return replace(
+        _summary(parts, calls=_calls(chain, samples=paths, levels=levels)),
+        tighter=Tighter.joined(tighter) if tighter else None,
         seconds=time.perf_counter() - start,
     )
 
 
-@torch.no_grad()
-def log_likelihood(chain: Chain, x: Tensor, *, samples: int = 5000) -> Tensor:
-    """log p(x) by importance sampling, (n,): log mean_k p(x, z_k) / q(z_k|x)  (Burda et al. 2016, eq. 8).
-
-    A lower bound in expectation that rises with ``samples``. Draws are taken in pieces, so that 5,000
-    of them need no more memory than a few thousand latent paths.
-    """
-    checks.integer("samples", samples, low=1)
-    piece = max(1, min(samples, _ROWS // len(x))) if len(x) <= _ROWS else 1
-    total: Tensor | None = None
-    for first in range(0, samples, piece):
-        count = min(piece, samples - first)
-        part = torch.logsumexp(chain.log_weight(x, samples=count).double(), dim=1)
-        total = part if total is None else torch.logaddexp(total, part)
-    assert total is not None
-    return total - math.log(samples)
+@contextlib.contextmanager
+def batches(x: Examples, size: int, device: torch.device) -> Iterator[Iterator[tuple[int, Tensor]]]:
+    """All of x, on the device, in batches of at most ``size``: (number of the first example, batch)."""
+    firsts = range(0, len(x), size)
+    found = feed(x, (torch.arange(i, min(i + size, len(x))) for i in firsts), device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    with contextlib.closing(found):
+        yield zip(firsts, found, strict=True)
 
 
 @contextlib.contextmanager
@@ -215,9 +187,30 @@ class _Part:
         )
 
 
+def _check_levels(chain: Chain, levels: int | None) -> None:
+    if levels is None:
+        return
+    checks.integer("levels", levels, low=1)
+    if not isinstance(chain, MarginalChain):
+        raise ValueError(
+            f"levels is {levels}, and {type(chain).__name__} has no closed-form q(z_t|x) to estimate "
+            "from random levels; leave it out to sweep over all."
+        )
+
+
+def within(progress: Progress | None, first: int, count: int, total: int) -> Done:
+    """Tells of a share of a batch of ``count`` examples, from ``first`` on, as of so many whole examples."""
+
+    def done(share: float) -> None:
+        if progress is not None:
+            progress(first + int(share * count), total)
+
+    return done
+
+
 def _elbo(chain: Chain, x: Tensor, *, samples: int, levels: int | None) -> Elbo:
     if levels is None:
-        return chain.elbo(x, samples=samples)
+        return averaged_elbo(chain, x, chain.features(x), samples=samples, rows=rows_at_once(chain, x))
     assert isinstance(chain, MarginalChain)
     return chain.elbo_sampled(x, levels=levels)
 
@@ -227,14 +220,8 @@ def _calls(chain: Chain, *, samples: int, levels: int | None) -> int:
     return chain.T * samples if levels is None else 1 + levels
 
 
-def _summary(
-    parts: list[_Part],
-    likelihoods: list[Tensor],
-    *,
-    calls: int,
-    importance_samples: int,
-    seconds: float,
-) -> Evaluation:
+def _summary(parts: list[_Part], *, calls: int) -> Evaluation:
+    """The ELBO and its terms over all examples."""
     total = torch.cat([part.total for part in parts])
     n, dims = len(total), parts[0].dims
     elbo = Estimate.of(total)
@@ -248,8 +235,5 @@ def _summary(
         matching=float(per_level.sum()),
         prior=Estimate.of(torch.cat([part.prior for part in parts])).mean,
         matching_per_level=per_level.tolist(),
-        log_likelihood=Estimate.of(torch.cat(likelihoods)) if likelihoods else None,
-        importance_samples=importance_samples,
         network_calls_per_image=calls,
-        seconds=seconds,
     )

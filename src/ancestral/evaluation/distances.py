@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ancestral import checks
-from ancestral.evaluation.bounds import Estimate
+from ancestral.evaluation.estimate import Estimate
 
 _BLOCKS = 10
 _BLOCK = 1000

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ancestral import checks
 from ancestral.data.dataset import Dataset, Split
-from ancestral.evaluation.bounds import Estimate
 from ancestral.evaluation.distances import frechet_distance, kernel_distance, precision_recall
+from ancestral.evaluation.estimate import Estimate
 from ancestral.evaluation.features import FeatureSpace, feature_space
 from ancestral.randomness import mixed, own_randomness, reseed
 

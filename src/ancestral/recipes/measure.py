@@ -34,9 +34,9 @@ def measure(
     found = evaluate(
         chain,
         x,
-        samples=1 if sampling else samples,
+        bound="iwae" if sampling else "elbo",
+        samples=samples,
         levels=figure.levels,
-        importance_samples=samples if sampling else 0,
         seed=figure.seed,
         progress=progress,
     )

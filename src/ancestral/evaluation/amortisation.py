@@ -1,0 +1,108 @@
+"""The ELBO after q has been fitted to each example by itself: what an encoder loses by amortisation.
+
+``features(x)`` is all that q reads of x, so q's laws for one example are the family { q(z|h) }. With all
+weights as they are, h is fitted to each example (Cremer et al. 2018):
+
+    ELBO( h = features(x) )  ≤  max_h ELBO(h)  ≤  log p(x)
+                    amortisation gap      approximation gap
+
+In a VAE h is mu and log sigma, so that the family is all diagonal Gaussians; in a hierarchical VAE it is what
+the encoder hands to q(z_1|x), or to every level of a ladder, whose other networks stay as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ancestral import checks
+from ancestral.chain import Chain
+from ancestral.evaluation.hmc import frozen
+from ancestral.evaluation.pieces import Done, averaged_elbo, rows_at_once, slices
+from ancestral.features import Features, feature_tensors, map_features
+from ancestral.marginal import MarginalChain
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How q is fitted to each example. ``ValueError`` for numbers that are not allowed."""
+
+    steps: int = 500
+    """Steps of Adam, with a rate that falls linearly to 0."""
+    learning_rate: float = 0.02
+    """The rate at the first step."""
+    samples: int = 10
+    """Paths per example and step."""
+    test_samples: int = 100
+    """Paths per example for the ELBO afterwards, which are drawn afresh."""
+
+    def __post_init__(self) -> None:
+        checks.integer("steps", self.steps, low=1)
+        checks.number("learning_rate", self.learning_rate, above=0.0)
+        checks.integer("samples", self.samples, low=1)
+        checks.integer("test_samples", self.test_samples, low=1)
+
+
+def fitted_elbo(
+    chain: Chain,
+    x: Tensor,
+    *,
+    fitting: Fitting = Fitting(),
+    rows: int | None = None,
+    done: Done = lambda share: None,
+) -> Tensor:
+    """The ELBO of each example of x, (n, *shape), with q fitted to it: (n,), nats, float64.
+
+    Estimated with fresh draws, so it is a lower bound on log p(x) in expectation however well the fit went.
+    At most ``rows`` latent paths (but ``fitting.samples`` of one example) are in memory at once.
+    ``ValueError`` where q has nothing to fit (``check_can_fit``).
+    """
+    check_can_fit(chain, x)
+    rows, found = rows_at_once(chain, x, rows), []
+    with frozen(chain):
+        for some in slices(len(x), rows // fitting.samples):
+            h = _fitted(chain, x[some], fitting)
+            with torch.no_grad():
+                elbo = averaged_elbo(chain, x[some], h, samples=fitting.test_samples, rows=rows)
+            found.append(elbo.total.double())
+            done(some.stop / len(x))
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def check_can_fit(chain: Chain, x: Tensor) -> None:
+    """Refuse a chain whose q is fixed, or reads nothing but the data themselves."""
+    if isinstance(chain, MarginalChain):
+        raise ValueError(
+            f"q of a {type(chain).__name__} is fixed: nothing of it was learned, so there is nothing to fit "
+            "to an example. Leave the fit out, or take a chain with an encoder."
+        )
+    if type(chain).features is Chain.features or not all(
+        part.is_floating_point() for part in feature_tensors(chain.features(x[:1]))
+    ):
+        raise ValueError(
+            f"q of this {type(chain).__name__} reads the data as they are, so there is nothing between them "
+            "and its laws to fit to an example. Compute in features(x) what q reads of x (an encoder's "
+            "output), in real numbers."
+        )
+
+
+def _fitted(chain: Chain, x: Tensor, fitting: Fitting) -> Features:
+    """The features that give each example its largest ELBO."""
+    with torch.no_grad():
+        start = chain.features(x)
+    h = map_features(start, lambda part: part.detach().clone().requires_grad_(True))
+    leaves = feature_tensors(h)
+    # Adam treats every number by itself, so fitting many examples together is fitting each alone.
+    optimiser = torch.optim.Adam(leaves, lr=fitting.learning_rate)
+    with torch.enable_grad():
+        for step in range(fitting.steps):
+            optimiser.param_groups[0]["lr"] = fitting.learning_rate * (1.0 - step / fitting.steps)
+            cost = -chain.elbo(x, samples=fitting.samples, h=h).total.sum()
+            gradients = torch.autograd.grad(cost, leaves, allow_unused=True)
+            for one, gradient in zip(leaves, gradients, strict=True):
+                one.grad = gradient
+            optimiser.step()
+    return map_features(h, Tensor.detach)

@@ -1,0 +1,31 @@
+"""A mean over examples with its standard error."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over examples and its standard error, which includes that of any random t or z."""
+
+    mean: float
+    stderr: float
+
+    @staticmethod
+    def of(values: Tensor) -> Estimate:
+        """The mean of (n,) values and their standard deviation / √n (0 for a single value)."""
+        values = values.double()
+        spread = float(values.std()) if len(values) > 1 else 0.0
+        return Estimate(float(values.mean()), spread / math.sqrt(len(values)))
+
+    def scaled(self, factor: float) -> Estimate:
+        """The same in other units."""
+        return Estimate(self.mean * factor, self.stderr * abs(factor))
+
+    def json(self) -> dict[str, float]:
+        """As in the commands' JSON."""
+        return {"mean": self.mean, "stderr": self.stderr}

@@ -1,0 +1,158 @@
+"""Where the ELBO loses: ELBO ≤ ELBO of the best q for each example ≤ IWAE-k ≤ log p(x), on the same examples.
+
+The first step is what amortisation costs, i.e. that one encoder serves all examples; the rest is what the
+family of q costs, i.e. that p(z|x) is not in it (Cremer et al. 2018).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ancestral.chain import Chain
+from ancestral.data import Examples
+from ancestral.evaluation.amortisation import Fitting, check_can_fit, fitted_elbo
+from ancestral.evaluation.bounds import Progress, batches, evaluate, evaluation_mode, within
+from ancestral.evaluation.estimate import Estimate
+from ancestral.evaluation.pictures import save_figure
+from ancestral.evaluation.tighter import Tighter
+from ancestral.randomness import own_randomness, reseed
+
+WEIGHED = 500
+"""Importance samples an example that stand beside annealed Markov chains."""
+_FITTED = 8
+"""Keeps the seed of fitting q apart from others."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One bound on log p(x), as a mean over examples."""
+
+    name: str
+    bound: Estimate
+    above_elbo: Estimate
+    """By how much it is above the ELBO on the same examples; its error is far smaller than the bound's
+    own."""
+
+    def json(self) -> dict[str, Any]:
+        """As in the commands' JSON."""
+        return {"name": self.name, **self.bound.json(), "above_elbo": self.above_elbo.json()}
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """The bounds from the loosest to the tightest, and the two parts of the ELBO's gap, in nats."""
+
+    n: int
+    rungs: list[Rung]
+    """The ELBO, the ELBO with q fitted to each example, importance-weighted bounds, annealed ones."""
+    amortisation: Estimate
+    """What fitting q to each example gains: the encoder's share of the gap."""
+    approximation: Estimate
+    """What is left to the tightest bound: the family's share, at least, as that is a bound still."""
+    fitting: Fitting
+
+    @staticmethod
+    def of(fitted: Tensor, tighter: list[Tighter], *, fitting: Fitting) -> Gaps:
+        """From the fitted ELBO, (n,), and tighter bounds on the same examples, importance-weighted first."""
+        first, elbo = tighter[0].curve, tighter[0].curve.values[:, 0]
+        columns = {"ELBO": elbo, "ELBO, q fitted": fitted}
+        columns |= {f"IWAE-{k}": first.values[:, i] for i, k in enumerate(first.counts) if k > 1}
+        columns |= {f"AIS-{one.samples}": one.curve.best for one in tighter[1:]}
+        rungs = [
+            Rung(name, Estimate.of(column), Estimate.of(column - elbo)) for name, column in columns.items()
+        ]
+        best = max((one.curve.best for one in tighter), key=lambda values: float(values.mean()))
+        return Gaps(len(elbo), rungs, Estimate.of(fitted - elbo), Estimate.of(best - fitted), fitting)
+
+    @property
+    def whole(self) -> float:
+        """From the ELBO to the tightest bound, nats."""
+        return self.amortisation.mean + self.approximation.mean
+
+    def json(self) -> dict[str, Any]:
+        """As in the commands' JSON."""
+        return {
+            "n": self.n,
+            "bounds": [rung.json() for rung in self.rungs],
+            "amortisation": self.amortisation.json(),
+            "approximation": self.approximation.json(),
+            "fitting_steps": self.fitting.steps,
+        }
+
+    def table(self) -> list[list[str]]:
+        """Rows of text, the first of them the heads."""
+        rows = [[rung.name, _told(rung.bound), _told(rung.above_elbo)] for rung in self.rungs]
+        return [["bound", "nats", "above the ELBO"], *rows]
+
+
+def bound_gaps(
+    chain: Chain,
+    x: Examples,
+    *,
+    tighter: Tighter,
+    fitting: Fitting = Fitting(),  # noqa: B008
+    batch_size: int = 500,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Gaps:
+    """The bounds on all of x, (n, *shape), given a tighter one that ``evaluate`` found on the same x.
+
+    An annealed one gets importance-weighted ones of ``WEIGHED`` samples put before it. The caller's random
+    state is left as it was. ``ValueError`` for a bound of other examples or of one path, and where q has
+    nothing to fit.
+    """
+    if len(tighter.curve.best) != len(x) or (tighter.bound, tighter.samples) == ("iwae", 1):
+        raise ValueError(
+            f"the bound given is {tighter.bound} of {len(tighter.curve.best)} examples and {tighter.samples} "
+            f"sample(s), for {len(x)} examples; it must be of the same ones, and iwae of at least 2 samples."
+        )
+    device = next(chain.parameters()).device
+    check_can_fit(chain, x[:1].to(device))
+    bounds = [tighter]
+    if tighter.bound == "ais":
+        weighed = evaluate(chain, x, bound="iwae", samples=WEIGHED, batch_size=batch_size, seed=seed)
+        assert weighed.tighter is not None
+        bounds.insert(0, weighed.tighter)
+    fitted = []
+    with own_randomness(device), evaluation_mode(chain), batches(x, batch_size, device) as numbered:
+        for first, batch in numbered:
+            reseed(device, seed, _FITTED, first)
+            done = within(progress, first, len(batch), len(x))
+            fitted.append(fitted_elbo(chain, batch, fitting=fitting, done=done).cpu())
+    return Gaps.of(torch.cat(fitted), bounds, fitting=fitting)
+
+
+def save_gaps(path: Path, gaps: Gaps) -> None:
+    """Write the bounds on one axis as a PNG, from the loosest at the bottom to the tightest at the top.
+
+    Bars are 95 % intervals of what is above the ELBO on the same examples; the examples' own spread, which is
+    common to all, is told once. Written whole or not at all.
+    """
+    from matplotlib.figure import Figure
+
+    sheet = Figure(figsize=(7.2, 1.2 + 0.32 * len(gaps.rungs)), layout="constrained")
+    axes = sheet.add_subplot()
+    elbo, places = gaps.rungs[0].bound.mean, range(len(gaps.rungs))
+    means = [rung.bound.mean for rung in gaps.rungs]
+    wide = [1.96 * rung.above_elbo.stderr for rung in gaps.rungs]
+    axes.errorbar(means, places, xerr=wide, fmt="o", color="black", markersize=4, capsize=2)
+    middle, end = elbo + gaps.amortisation.mean, elbo + gaps.whole
+    axes.axvspan(
+        elbo, middle, color="tab:orange", alpha=0.25, label=f"amortisation: {_told(gaps.amortisation)}"
+    )
+    axes.axvspan(
+        middle, end, color="tab:blue", alpha=0.2, label=f"family of q: {_told(gaps.approximation)} or more"
+    )
+    axes.set_yticks(places, [rung.name for rung in gaps.rungs])
+    axes.set_xlabel(f"nats per example; ELBO {_told(gaps.rungs[0].bound)} over n = {gaps.n}")
+    sheet.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+    save_figure(path, sheet)
+
+
+def _told(estimate: Estimate) -> str:
+    return f"{estimate.mean:.4f} ± {estimate.stderr:.4f}"

@@ -1,0 +1,91 @@
+"""Bounds on log p(x) that are tighter than the ELBO: importance-weighted, or annealed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ancestral.chain import Chain
+from ancestral.evaluation.annealing import Annealing, annealed
+from ancestral.evaluation.estimate import Estimate
+from ancestral.evaluation.importance import Curve, importance_curve
+from ancestral.evaluation.pieces import Done
+
+SAMPLES = {"elbo": 1, "iwae": 5000, "ais": 1}
+"""The bounds, and from how many samples an example they are by default: paths of q whose log-weights are
+averaged, paths of q whose weights are averaged, and annealed Markov chains whose weights are averaged."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tighter:
+    """A bound on log p(x) of n examples, and how it was had."""
+
+    curve: Curve
+    """From 1, 2, 5, … samples up to all."""
+    annealing: Annealing | None = None
+    """How Markov chains were led; None for importance sampling."""
+    acceptance: Tensor | None = None
+    """(n,): the share of their moves that were accepted."""
+
+    @staticmethod
+    def of(
+        chain: Chain, x: Tensor, *, samples: int, annealing: Annealing | None = None, done: Done
+    ) -> Tighter:
+        """From ``samples`` paths of q for each example of x, (n, *shape), or as many annealed chains."""
+        if annealing is None:
+            return Tighter(importance_curve(chain, x, samples=samples, done=done))
+        found = annealed(chain, x, chains=samples, options=annealing, done=done)
+        return Tighter(Curve.of(found.log_weights), annealing, found.acceptance)
+
+    @staticmethod
+    def joined(parts: list[Tighter]) -> Tighter:
+        """Of all the parts' examples, in their order."""
+        accepted = [part.acceptance for part in parts if part.acceptance is not None]
+        curve = Curve.joined([part.curve for part in parts]).cpu()
+        return Tighter(curve, parts[0].annealing, torch.cat(accepted) if accepted else None)
+
+    @property
+    def bound(self) -> str:
+        """Its name, "iwae" or "ais"."""
+        return "iwae" if self.annealing is None else "ais"
+
+    @property
+    def samples(self) -> int:
+        """From how many samples an example it is."""
+        return self.curve.counts[-1]
+
+    @property
+    def estimate(self) -> Estimate:
+        """The mean over examples of the bound from all samples."""
+        return Estimate.of(self.curve.best)
+
+    @property
+    def words(self) -> str:
+        """From what it is, for a person."""
+        effective = float(self.curve.effective.mean())
+        if self.annealing is None or self.acceptance is None:
+            return f"{self.samples} importance samples, worth {effective:.3g}"
+        return (
+            f"{self.samples} annealed over {self.annealing.temperatures} temperatures, "
+            f"{float(self.acceptance.mean()):.0%} of moves accepted"
+        )
+
+    def json(self) -> dict[str, Any]:
+        """As in the commands' JSON."""
+        found = {
+            **self.estimate.json(),
+            "bound": self.bound,
+            "samples": self.samples,
+            "effective_samples": Estimate.of(self.curve.effective).mean,
+            "curve": self.curve.json(),
+        }
+        if self.annealing is not None and self.acceptance is not None:
+            found |= {
+                "temperatures": self.annealing.temperatures,
+                "leapfrog": self.annealing.leapfrog,
+                "acceptance": Estimate.of(self.acceptance).mean,
+            }
+        return found
