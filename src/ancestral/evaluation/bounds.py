@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from ancestral import checks
 from ancestral.chain import Chain
 from ancestral.data import Examples, feed
 from ancestral.elbo import Elbo
+from ancestral.evaluation.errors import DrawError
+from ancestral.evaluation.levels import DRAWS, LEVELS, LevelDraws, Replicated, plan_draws
 from ancestral.marginal import MarginalChain
 from ancestral.randomness import own_randomness, reseed
 
@@ -34,6 +36,8 @@ class Estimate:
 
     mean: float
     stderr: float
+    stderr_estimator: float | None = None
+    """That of the random t and z alone, given these examples; None where it was not told apart."""
 
     @staticmethod
     def of(values: Tensor) -> Estimate:
@@ -44,11 +48,15 @@ class Estimate:
 
     def scaled(self, factor: float) -> Estimate:
         """The same in other units."""
-        return Estimate(self.mean * factor, self.stderr * abs(factor))
+        alone = self.stderr_estimator
+        return Estimate(
+            self.mean * factor, self.stderr * abs(factor), None if alone is None else alone * abs(factor)
+        )
 
     def json(self) -> dict[str, float]:
         """As in the commands' JSON."""
-        return {"mean": self.mean, "stderr": self.stderr}
+        alone = {} if self.stderr_estimator is None else {"stderr_estimator": self.stderr_estimator}
+        return {"mean": self.mean, "stderr": self.stderr, **alone}
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,8 @@ class Evaluation:
     network_calls_per_image: int
     """Generative steps p(z_{t−1}|z_t) computed for one example's ELBO: T for a path or a sweep."""
     seconds: float
+    estimator: dict[str, Any] = field(default_factory=dict)
+    """How the ELBO was estimated, as in the commands' JSON: its ``name`` is "path", "sweep" or "sampled"."""
 
     @property
     def kl_per_latent(self) -> list[float]:
@@ -99,6 +109,7 @@ class Evaluation:
             if likelihood is None
             else {**likelihood.json(), "samples": self.importance_samples},
             "network_calls_per_image": self.network_calls_per_image,
+            "estimator": self.estimator,
             "seconds": self.seconds,
         }
 
@@ -110,6 +121,7 @@ def evaluate(
     *,
     samples: int = 1,
     levels: int | None = None,
+    draws: str = DRAWS[-1],
     importance_samples: int = 0,
     batch_size: int = 500,
     seed: int = 0,
@@ -119,19 +131,20 @@ def evaluate(
 
     ``samples`` is the number of paths (or sweeps) averaged per example. ``levels`` estimates the sum of
     matching terms from that many random t per example instead of sweeping over all, for chains whose
-    q(z_t|x) is closed-form. ``importance_samples`` > 0 adds log p(x) from that many draws. The last batch
-    counts like the others; the caller's random state is left as it was.
+    q(z_t|x) is closed-form; ``draws`` says how these are drawn: "uniform", "low-discrepancy" or "importance"
+    (see ``levels``). From 2 levels on the error of the draws alone is told as well. ``importance_samples``
+    > 0 adds log p(x) from that many draws. The last batch counts like the others; the caller's random state
+    is left as it was.
     """
     checks.integer("samples", samples, low=1)
     checks.integer("importance_samples", importance_samples, low=0)
     checks.integer("batch_size", batch_size, low=1)
-    if levels is not None:
-        checks.integer("levels", levels, low=1)
-        if not isinstance(chain, MarginalChain):
-            raise ValueError(
-                f"levels is {levels}, and {type(chain).__name__} has no closed-form q(z_t|x) to estimate "
-                "from random levels; leave it out to sweep over all."
-            )
+    checks.one_of("draws", draws, DRAWS)
+    if levels is not None and samples > 1:
+        raise ValueError(
+            f"samples is {samples} and levels is {levels}: an estimate from random levels has no sweeps to "
+            "average. Leave samples out and give more levels, or sweep over all."
+        )
     if len(x) == 0:
         raise ValueError("there are no examples to evaluate; give at least one.")
     device = next(chain.parameters()).device
@@ -141,9 +154,12 @@ def evaluate(
     firsts = range(0, len(x), batch_size)
     batches = feed(x, (torch.arange(i, min(i + batch_size, len(x))) for i in firsts), device)
     with own_randomness(device), evaluation_mode(chain), contextlib.closing(batches):
+        plan = None
+        if levels is not None:
+            plan = plan_draws(chain, x, levels=levels, draws=draws, seed=seed)
         for first, batch in zip(firsts, batches, strict=True):
             reseed(device, seed, first)
-            parts.append(_Part.of(_elbo(chain, batch, samples=samples, levels=levels)))
+            parts.append(_Part.of(_elbo(chain, batch, samples, plan)))
             if importance_samples:
                 likelihoods.append(log_likelihood(chain, batch, samples=importance_samples))
             if progress is not None:
@@ -151,7 +167,8 @@ def evaluate(
     return _summary(
         parts,
         likelihoods,
-        calls=_calls(chain, samples=samples, levels=levels),
+        calls=chain.T * samples if plan is None else plan.calls,
+        estimator=_named(chain, samples) if plan is None else plan.json(),
         importance_samples=importance_samples,
         seconds=time.perf_counter() - start,
     )
@@ -187,8 +204,12 @@ def evaluation_mode(chain: Chain) -> Iterator[None]:
 
 
 def default_levels(chain: Chain) -> int | None:
-    """How many random levels stand for all by default: None (a sweep) up to T = 100, else 50."""
-    return 50 if isinstance(chain, MarginalChain) and chain.T > 100 else None
+    """How many random levels stand for all by default: None (a sweep) up to T = 100, else ``LEVELS``."""
+    return LEVELS if isinstance(chain, MarginalChain) and chain.T > 100 else None
+
+
+def _named(chain: Chain, samples: int) -> dict[str, Any]:
+    return {"name": "sweep" if isinstance(chain, MarginalChain) else "path", "samples": samples}
 
 
 @dataclass(frozen=True)
@@ -202,9 +223,11 @@ class _Part:
     """Summed over the batch's examples, (T − 1,)."""
     dims: int
     discrete: bool
+    error: DrawError | None
 
     @staticmethod
-    def of(elbo: Elbo) -> _Part:
+    def of(given: Elbo | Replicated) -> _Part:
+        elbo, error = (given.elbo, given.error) if isinstance(given, Replicated) else (given, None)
         return _Part(
             elbo.total,
             elbo.reconstruction,
@@ -212,19 +235,24 @@ class _Part:
             elbo.matching.double().sum(dim=0),
             elbo.dims,
             elbo.discrete,
+            error,
         )
 
 
-def _elbo(chain: Chain, x: Tensor, *, samples: int, levels: int | None) -> Elbo:
-    if levels is None:
+def _elbo(chain: Chain, x: Tensor, samples: int, plan: LevelDraws | None) -> Elbo | Replicated:
+    if plan is None:
         return chain.elbo(x, samples=samples)
     assert isinstance(chain, MarginalChain)
-    return chain.elbo_sampled(x, levels=levels)
+    return plan(chain, x)
 
 
-def _calls(chain: Chain, *, samples: int, levels: int | None) -> int:
-    """Generative steps p(z_{t−1}|z_t) computed for one example's ELBO."""
-    return chain.T * samples if levels is None else 1 + levels
+def _estimate(parts: list[_Part]) -> Estimate:
+    """The mean of all bounds, with the error of the draws where it is known."""
+    total = torch.cat([part.total for part in parts])
+    errors = [part.error for part in parts if part.error is not None]
+    if not errors:
+        return Estimate.of(total)
+    return Estimate(float(total.double().mean()), *DrawError.together(errors).stderrs(total))
 
 
 def _summary(
@@ -232,12 +260,12 @@ def _summary(
     likelihoods: list[Tensor],
     *,
     calls: int,
+    estimator: dict[str, Any],
     importance_samples: int,
     seconds: float,
 ) -> Evaluation:
-    total = torch.cat([part.total for part in parts])
-    n, dims = len(total), parts[0].dims
-    elbo = Estimate.of(total)
+    n, dims = sum(len(part.total) for part in parts), parts[0].dims
+    elbo = _estimate(parts)
     per_level = torch.stack([part.matching for part in parts]).sum(dim=0) / n
     return Evaluation(
         n=n,
@@ -251,5 +279,6 @@ def _summary(
         log_likelihood=Estimate.of(torch.cat(likelihoods)) if likelihoods else None,
         importance_samples=importance_samples,
         network_calls_per_image=calls,
+        estimator=estimator,
         seconds=seconds,
     )
