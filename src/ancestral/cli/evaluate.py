@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from ancestral.cli.estimators import OdeOptions, check_estimator, levels_of, measured_ode, ode_table
 from ancestral.cli.options import AllLevels, Flag, parse
 from ancestral.config import Device
 
@@ -27,11 +28,18 @@ class Evaluate:
     """Which part of the data."""
     n: int | None = None
     """Only the first n examples; by default all."""
+    estimator: Literal["sweep", "sampled", "ode"] | None = None
+    """ddpm: the ELBO over all levels, or from some at random; or, as a check, the likelihood of the
+    probability-flow ODE (which is another model). By default sweep up to T = 100, and sampled above."""
     samples: int = 1
-    """Paths (or sweeps) averaged for each example."""
+    """Paths, sweeps or draws of z_1 (ode) averaged for each example."""
     levels: int | AllLevels | None = None
-    """ddpm: random levels per example that the sum of matching terms is estimated from, or "all" to sweep;
-    by default all up to T = 100, and 50 above."""
+    """sampled: random levels per example that the sum of matching terms is estimated from, by default 16;
+    "all" is a sweep."""
+    draws: Literal["uniform", "low-discrepancy", "importance"] | None = None
+    """sampled: how these levels are drawn, by default importance: spread evenly over an estimate, from some
+    of the examples, of where the terms are large."""
+    ode: OdeOptions = field(default_factory=OdeOptions)
     importance_samples: int = 0
     """Draws per example for log p(x) by importance sampling (vae and hvae); 0 for none."""
     quality: int = 0
@@ -60,6 +68,7 @@ class Evaluate:
     """Print one JSON object on standard output, and nothing else there."""
 
     def __post_init__(self) -> None:
+        check_estimator(self)
         of_samples = (self.quality_sampler, self.quality_steps) != ("ancestral", None)
         of_both = (self.quality_features, self.quality_final) != ("auto", "mean")
         if self.quality == 0 and (of_samples or (of_both and self.sampler_curve is None)):
@@ -74,7 +83,7 @@ def run(arguments: list[str]) -> None:
     from ancestral import checks
     from ancestral.cli.progress import example_progress
     from ancestral.data import load_data
-    from ancestral.evaluation import default_levels, evaluate
+    from ancestral.evaluation import evaluate
     from ancestral.runs import RunFolder, load_run, pick_device
 
     folder = RunFolder.open(options.run)
@@ -83,7 +92,7 @@ def run(arguments: list[str]) -> None:
         checks.integer("n", options.n, low=1)
     checks.integer("seed", options.seed, low=0)
     chain = load_run(options.run)
-    levels = default_levels(chain) if options.levels is None else options.levels
+    levels = levels_of(chain, options)
     source = config.data.source if options.data is None else options.data
     data = load_data(source, binarize=config.data.binarize, validation=config.data.validation)
     if data.spec != folder.spec:
@@ -93,23 +102,34 @@ def run(arguments: list[str]) -> None:
         )
     ruler = _ruler(chain, data, options)
     x = data.split(options.split).x[: options.n]
+    chain = chain.to(pick_device(options.device))
+    result: Any
     with example_progress("evaluating") as progress:
-        result = evaluate(
-            chain.to(pick_device(options.device)),
-            x,
-            samples=options.samples,
-            levels=None if levels == "all" else levels,
-            importance_samples=options.importance_samples,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            progress=progress,
-        )
+        if options.estimator == "ode":
+            result = measured_ode(chain, x, options, progress)
+        else:
+            result = evaluate(
+                chain,
+                x,
+                samples=options.samples,
+                levels=levels,
+                draws=options.draws or "importance",
+                importance_samples=options.importance_samples,
+                batch_size=options.batch_size,
+                seed=options.seed,
+                progress=progress,
+            )
     answer = {"model": folder.name, "data": source, "split": options.split, **result.json()}
     lines: list[str] = []
     if ruler is not None:
         found, lines = _samples(chain, ruler, options)
         answer |= found
-    print(json.dumps(answer) if options.json else "\n".join([_table(answer, result, chain.T), *lines]))
+    if options.json:
+        print(json.dumps(answer))
+        return
+    head = f"{answer['model']} on {source} ({options.split}, n = {result.n}, D = {result.dims})"
+    table = ode_table(result) if options.estimator == "ode" else _table(result, chain.T)
+    print("\n".join([head, *table, *lines]))
 
 
 def _ruler(chain: Any, data: Any, options: Evaluate) -> Any:
@@ -157,10 +177,9 @@ def _samples(chain: Any, ruler: Any, options: Evaluate) -> tuple[dict[str, Any],
     return found, lines
 
 
-def _table(answer: dict[str, Any], result: Any, T: int) -> str:
+def _table(result: Any, T: int) -> list[str]:
     """The figures for a person."""
     lines = [
-        f"{answer['model']} on {answer['data']} ({answer['split']}, n = {result.n}, D = {result.dims})",
         f"  ELBO            {result.elbo.mean:12.4f} ± {result.elbo.stderr:.4f} nats",
     ]
     if result.bits_per_dim is not None:
@@ -178,9 +197,14 @@ def _table(answer: dict[str, Any], result: Any, T: int) -> str:
             f"  log p(x)        {result.log_likelihood.mean:12.4f} ± {result.log_likelihood.stderr:.4f} nats "
             f"({result.importance_samples} importance samples)"
         )
+    if result.elbo.stderr_estimator is not None:
+        lines.append(
+            f"  of the draws    ± {result.elbo.stderr_estimator:.4f} nats in the ELBO, given the examples"
+        )
     calls = f"{result.network_calls_per_image} generative steps per example"
-    lines.append(f"  cost            {calls}, {result.seconds:.1f} s")
-    return "\n".join(lines)
+    pilot = result.estimator.get("pilot_calls")
+    calls += f" and {pilot} in a pilot" if pilot else ""
+    return [*lines, f"  cost            {calls}, {result.seconds:.1f} s"]
 
 
 def _quality_lines(measured: Any) -> list[str]:
