@@ -69,20 +69,35 @@ class MarginalChain(Chain):
     def elbo_sampled(self, x: Tensor, *, levels: int = 1) -> Elbo:
         """The ELBO with its sum of matching terms estimated from ``levels`` random t, at 1 + levels calls.
 
-        t is drawn uniformly from 2 … T, with replacement, for each example and draw, and its term is
-        weighted by (T − 1) / levels. Unbiased; the spread of ``total`` over examples includes the
-        spread that the random t add, so the usual standard error of its mean is right.
+        t is drawn uniformly, with replacement, for each example and draw. Unbiased; the spread of ``total``
+        over examples includes the spread that the random t add, so the usual standard error of its mean is
+        right. ``evaluation.LevelDraws`` draws t with smaller errors.
         """
         checks.integer("levels", levels, low=1)
+        count = levels if self.T > 1 else 0
+        place = torch.rand(len(x), count, dtype=torch.float64, device=x.device)
+        return self.elbo_at(x, place, torch.full_like(place, 1.0 / levels))
+
+    def elbo_at(self, x: Tensor, place: Tensor, weight: Tensor) -> Elbo:
+        """The ELBO with its sum of matching terms estimated from given levels, at 1 + m calls.
+
+        ``place``, (n, m) in [0, 1), says where among the matching terms each draw falls: 0 is z_1's end and 1
+        z_T's, each level having an equal part. ``weight``, (n, m), multiplies a draw's term as if the terms'
+        mean were asked for: it is unbiased where each place has the density 1 / (m · weight).
+        """
         n, h = len(x), self.features(x)
         reconstruction, prior = self._ends(x, h)
         matching = reconstruction.new_zeros(n, self.T - 1)
         if self.T > 1:
-            for _ in range(levels):
-                t = torch.randint(2, self.T + 1, (n,), device=x.device)
-                cost = self.matching_at(h, t) * ((self.T - 1) / levels)
+            for where, share in zip(place.unbind(1), weight.unbind(1), strict=True):
+                t = self.level_at(where)
+                cost = self.matching_at(h, t) * ((self.T - 1) * share).to(reconstruction.dtype)
                 matching = matching.scatter_add(1, (t - 2)[:, None], cost[:, None])
         return Elbo(reconstruction, matching, prior, self.spec.dims, self.discrete)
+
+    def level_at(self, place: Tensor) -> Tensor:
+        """The level t in 2 … T in whose equal part of [0, 1) ``place`` lies."""
+        return 2 + (place * (self.T - 1)).long().clamp(max=self.T - 2)
 
     def _ends(self, x: Tensor, h: Features) -> tuple[Tensor, Tensor]:
         """The reconstruction and prior terms, (n,) each."""

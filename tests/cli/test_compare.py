@@ -39,7 +39,7 @@ OPTIONS = (
 )
 OBJECT = {
     *("model", "data", "split", "n", "dims", "elbo", "bits_per_dim", "terms", "matching_per_level"),
-    *("log_likelihood", "network_calls_per_image", "seconds"),
+    *("log_likelihood", "network_calls_per_image", "estimator", "seconds"),
 }
 MORE = {
     *("parameters", "latent_dims", "train_images_per_second", "sample_images_per_second"),
@@ -257,7 +257,7 @@ def test_all_test_examples_and_sampled_levels(data, tmp_path):
     answer = compare(tmp_path / "out", data["vectors"], "--models", "ddpm", "--n", 0, "--levels", 4)
     assert answer.status == 0, answer.err
     one = figures(tmp_path / "out")["models"]["ddpm"]
-    assert (one["n"], one["network_calls_per_image"], one["network_calls_per_sample"]) == (16, 5, 12)
+    assert (one["n"], one["network_calls_per_image"], one["network_calls_per_sample"]) == (16, 6, 12)
 
 
 def test_an_interrupted_comparison_is_gone_on_with(compared, data, tmp_path):

@@ -21,7 +21,7 @@ from tiny import blobs, images
 
 KEYS = {
     *("model", "data", "split", "n", "dims", "elbo", "bits_per_dim", "terms", "matching_per_level"),
-    *("log_likelihood", "network_calls_per_image", "seconds"),
+    *("log_likelihood", "network_calls_per_image", "estimator", "seconds"),
 }
 LEVELS = {"vae": 1, "hvae": 2, "ddpm": 12}
 
@@ -169,7 +169,7 @@ def test_levels_of_a_ddpm(runs):
     swept, every = answered(run), answered(run, "--levels", "all")
     assert every["elbo"] == swept["elbo"]
     sampled = answered(run, "--levels", 3)
-    assert sampled["network_calls_per_image"] == 4
+    assert sampled["network_calls_per_image"] == 5
     assert len(sampled["matching_per_level"]) == 11
     assert sampled["elbo"] != swept["elbo"]
     many = answered(run, "--levels", 200)
@@ -179,6 +179,81 @@ def test_levels_of_a_ddpm(runs):
         assert answer.status == 2
         assert "levels is 3" in answer.message
         assert answered(runs[f"{kind} on images"], "--levels", "all")["n"] == 12
+
+
+def test_estimators_of_a_ddpm(runs):
+    run = runs["ddpm on images"]
+    assert answered(run, "--estimator", "sweep")["elbo"] == answered(run)["elbo"]
+    assert answered(run)["estimator"] == {"name": "sweep", "samples": 1}
+    sampled = answered(run, "--estimator", "sampled")
+    assert sampled["estimator"]["levels"] == 16
+    assert sampled["estimator"]["draws"] == "importance"
+    assert sampled["elbo"].keys() == {"mean", "stderr", "stderr_estimator"}
+    for draws in ("uniform", "low-discrepancy"):
+        found = answered(run, "--estimator", "sampled", "--levels", 4, "--draws", draws)
+        assert found["estimator"]["draws"] == draws
+        expected = evaluate(load_run(run), images().test.x, levels=4, draws=draws)
+        assert found["elbo"] == expected.json()["elbo"]
+    text = call("evaluate", run, "--levels", 4).out
+    assert "of the draws" in text
+    assert "in a pilot" in text
+
+
+@pytest.mark.parametrize("source", ["images", "vectors"])
+def test_the_likelihood_of_the_ode(source, runs):
+    pytest.importorskip("torchdiffeq")
+    run, dims = runs[f"ddpm on {source}"], 64 if source == "images" else 2
+    loose = ("--estimator", "ode", "--ode.rtol", 0.1, "--ode.atol", 0.1, "--n", 3)
+    found = answered(run, *loose, "--samples", 2)
+    assert found.keys() == {
+        *("model", "data", "split", "n", "dims", "likelihood_of", "log_likelihood_bound", "bits_per_dim"),
+        *("terms", "stderr_trace", "function_evaluations", "network_calls_per_image", "estimator", "seconds"),
+    }
+    assert (found["n"], found["dims"]) == (3, dims)
+    assert "another model than the one the ELBO is of" in found["likelihood_of"]
+    bound = found["log_likelihood_bound"]
+    assert bound.keys() == {"mean", "stderr", "stderr_estimator"}
+    assert sum(found["terms"].values()) == pytest.approx(-bound["mean"])
+    trace = {"trace": "hutchinson", "probes": 4} if source == "images" else {"trace": "exact"}
+    assert found["estimator"] == {
+        **{"name": "ode", "samples": 2, "solver": "dopri5", "rtol": 0.1, "atol": 0.1},
+        **trace,
+    }
+    if source == "images":
+        assert found["bits_per_dim"]["mean"] == pytest.approx(-bound["mean"] / (dims * math.log(2)))
+    else:
+        assert found["bits_per_dim"] is None
+    assert found["network_calls_per_image"] == 2 * (found["function_evaluations"] + 1)
+    assert "log p_ODE(x) ≥" in call("evaluate", run, *loose).out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--estimator", "sweep", "--levels", 3), "levels is 3 and the estimator is sweep"),
+        (("--estimator", "sampled", "--levels", "all"), "levels is all and the estimator is sampled"),
+        (("--estimator", "ode", "--levels", 3), "levels is 3 and the estimator is ode"),
+        (("--estimator", "ode", "--importance-samples", 3), "importance_samples is 3"),
+        (("--estimator", "sweep", "--draws", "uniform"), "no levels are drawn at random"),
+        (("--draws", "uniform"), "all levels are swept over"),
+        (("--ode.probes", 3), "say --estimator ode"),
+        (("--estimator", "ode", "--ode.rtol", 0), "rtol is 0"),
+        (("--levels", 3, "--samples", 2), "samples is 2 and levels is 3"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_fit_together(options, message, runs):
+    answer = call("evaluate", runs["ddpm on images"], *options)
+    assert (answer.status, answer.out) == (2, "")
+    assert message in answer.message
+
+
+@pytest.mark.parametrize("kind", ["vae", "hvae"])
+@pytest.mark.parametrize("estimator", ["sweep", "sampled", "ode"])
+def test_only_a_ddpm_has_estimators(kind, estimator, runs):
+    answer = call("evaluate", runs[f"{kind} on images"], "--estimator", estimator)
+    assert answer.status == 2
+    assert f"estimator is {estimator}, for a " in answer.message
 
 
 def test_data_that_moved_and_data_of_another_shape(runs, data, tmp_path):

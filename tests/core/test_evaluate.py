@@ -57,6 +57,8 @@ def test_estimates():
     assert Estimate.of(torch.tensor([5.0])) == Estimate(5.0, 0.0)
     assert estimate.scaled(-2.0) == Estimate(-6.0, 2.0 * estimate.stderr)
     assert estimate.json() == {"mean": 3.0, "stderr": estimate.stderr}
+    assert Estimate(1.0, 3.0, 2.0).scaled(-2.0) == Estimate(-2.0, 6.0, 4.0)
+    assert Estimate(1.0, 3.0, 2.0).json() == {"mean": 1.0, "stderr": 3.0, "stderr_estimator": 2.0}
     # Sums of many float32 numbers are taken in float64.
     many = torch.full((2**20,), 1.1, dtype=torch.float32)
     assert Estimate.of(many).mean == pytest.approx(float(many[0]), rel=1e-12)
@@ -102,9 +104,11 @@ def test_terms_add_up_for_several_levels():
         assert result.matching == pytest.approx(sum(result.matching_per_level))
         assert -result.elbo.mean == pytest.approx(result.reconstruction + result.matching + result.prior)
         assert result.kl_per_latent == [*result.matching_per_level, result.prior]
-    # A sweep calls the network at each level; an estimate at t = 1 and at the random ones.
+    # A sweep calls the network at each level; an estimate at the random ones, and in each half at t = 1.
     assert evaluate(chain, x, samples=2).network_calls_per_image == 12
-    assert evaluate(chain, x, levels=2).network_calls_per_image == 3
+    assert evaluate(chain, x, levels=2).network_calls_per_image == 4
+    assert evaluate(chain, x, samples=2).estimator == {"name": "sweep", "samples": 2}
+    assert evaluate(Blind(), torch.zeros(2, 3)).estimator == {"name": "path", "samples": 1}
     report = evaluate(chain, x).json()
     assert set(report) == {
         "n",
@@ -115,8 +119,11 @@ def test_terms_add_up_for_several_levels():
         "matching_per_level",
         "log_likelihood",
         "network_calls_per_image",
+        "estimator",
         "seconds",
     }
+    assert report["elbo"].keys() == {"mean", "stderr"}
+    assert evaluate(chain, x, levels=2).json()["elbo"].keys() == {"mean", "stderr", "stderr_estimator"}
     assert set(report["terms"]) == {"reconstruction", "matching", "prior"}
     report = evaluate(chain, x, bound="iwae", samples=2).json()
     likelihood = report["log_likelihood"]
@@ -294,7 +301,7 @@ def test_default_levels():
         betas = torch.full((T,), 0.01)
         return evaluation.default_levels(gaussian_ddpm(Schedule(betas), torch.zeros(1), torch.eye(1)))
 
-    assert (of(2), of(100), of(101)) == (None, None, 50)
+    assert (of(2), of(100), of(101)) == (None, None, 16)
     assert evaluation.default_levels(ppca()[0]) is None
 
 

@@ -31,7 +31,7 @@ class Compare(DataOptions):
     n: int = 1000
     """How many test examples to evaluate (the first ones); 0 for all."""
     levels: int | None = None
-    """ddpm: random levels per example in the evaluation; by default all up to T = 100, and 50 above."""
+    """ddpm: random levels per example in the evaluation; by default all up to T = 100, and 16 above."""
     importance_samples: int = 256
     """Draws per example for log p(x) of the vae and hvae; 0 for none."""
     quality: int = 500

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ from ancestral.cli.bounds import (
     likelihood_line,
     more_of_bounds,
 )
+from ancestral.cli.estimators import OdeOptions, check_estimator, levels_of, measured_ode, ode_table
 from ancestral.cli.options import AllLevels, Flag, parse
 from ancestral.config import Device
 
@@ -37,9 +38,16 @@ class Evaluate(BoundOptions):
     """Which part of the data."""
     n: int | None = None
     """Only the first n examples; by default all."""
+    estimator: Literal["sweep", "sampled", "ode"] | None = None
+    """ddpm: the ELBO over all levels, or from some at random; or, as a check, the likelihood of the
+    probability-flow ODE (which is another model). By default sweep up to T = 100, and sampled above."""
     levels: int | AllLevels | None = None
-    """ddpm: random levels per example that the sum of matching terms is estimated from, or "all" to sweep;
-    by default all up to T = 100, and 50 above."""
+    """sampled: random levels per example that the sum of matching terms is estimated from, by default 16;
+    "all" is a sweep."""
+    draws: Literal["uniform", "low-discrepancy", "importance"] | None = None
+    """sampled: how these levels are drawn, by default importance: spread evenly over an estimate, from some
+    of the examples, of where the terms are large."""
+    ode: OdeOptions = field(default_factory=OdeOptions)
     quality: int = 0
     """How many samples to draw and measure against as many test examples, whatever --split is (fewer where
     the data are fewer); 0 for none."""
@@ -70,6 +78,7 @@ class Evaluate(BoundOptions):
 
     def __post_init__(self) -> None:
         self.check_bounds()
+        check_estimator(self)
         of_samples = (self.quality_sampler, self.quality_steps) != ("ancestral", None)
         of_both = (self.quality_features, self.quality_final) != ("auto", "mean")
         if self.quality == 0 and (of_samples or (of_both and self.sampler_curve is None)):
@@ -86,7 +95,7 @@ def run(arguments: list[str]) -> None:
     from ancestral import checks
     from ancestral.cli.progress import example_progress
     from ancestral.data import load_data
-    from ancestral.evaluation import default_levels, evaluate
+    from ancestral.evaluation import evaluate
     from ancestral.runs import RunFolder, load_run, pick_device
 
     folder = RunFolder.open(options.run)
@@ -95,7 +104,7 @@ def run(arguments: list[str]) -> None:
         checks.integer("n", options.n, low=1)
     checks.integer("seed", options.seed, low=0)
     chain = load_run(options.run)
-    levels = default_levels(chain) if options.levels is None else options.levels
+    levels = levels_of(chain, options)
     source = config.data.source if options.data is None else options.data
     data = load_data(source, binarize=config.data.binarize, validation=config.data.validation)
     if data.spec != folder.spec:
@@ -111,20 +120,28 @@ def run(arguments: list[str]) -> None:
     x = data.split(options.split).x[: options.n]
     check_chain(chain, x, options)
     rest = {"batch_size": options.batch_size, "seed": options.seed}
+    chain = chain.to(pick_device(options.device))
+    result: Any
     with example_progress("evaluating") as progress:
-        result = evaluate(
-            chain.to(pick_device(options.device)),
-            x,
-            bound=options.bound,
-            samples=options.samples,
-            levels=None if levels == "all" else levels,
-            annealing=annealing(options),
-            progress=progress,
-            **rest,
-        )
+        if options.estimator == "ode":
+            result = measured_ode(chain, x, options, progress)
+        else:
+            result = evaluate(
+                chain,
+                x,
+                bound=options.bound,
+                samples=options.samples,
+                levels=levels,
+                draws=options.draws or "importance",
+                annealing=annealing(options),
+                progress=progress,
+                **rest,
+            )
     answer = {"model": folder.name, "data": source, "split": options.split, **result.json()}
-    found, lines = more_of_bounds(chain, x, result, options=options, rest=rest)
-    answer |= found
+    lines: list[str] = []
+    if options.estimator != "ode":
+        found, lines = more_of_bounds(chain, x, result, options=options, rest=rest)
+        answer |= found
     if ruler is not None:
         found, more = _samples(chain, ruler, options)
         answer |= found
@@ -133,7 +150,12 @@ def run(arguments: list[str]) -> None:
         told = _posteriors(chain, x[:_SHOWN].to("cpu"), options.posterior_picture)
         answer["posteriors"] = told
         lines.append(f"  posterior gaps  {'  '.join(format(one['gap'], '.4f') for one in told)} nats")
-    print(json.dumps(answer) if options.json else "\n".join([_table(answer, result, chain.T), *lines]))
+    if options.json:
+        print(json.dumps(answer))
+        return
+    head = f"{answer['model']} on {source} ({options.split}, n = {result.n}, D = {result.dims})"
+    table = ode_table(result) if options.estimator == "ode" else _table(result, chain.T)
+    print("\n".join([head, *table, *lines]))
 
 
 def _ruler(chain: Any, data: Any, options: Evaluate) -> Any:
@@ -191,10 +213,9 @@ def _posteriors(chain: Any, x: Any, path: Path) -> list[dict[str, float]]:
     return [grid.json() for grid in grids]
 
 
-def _table(answer: dict[str, Any], result: Any, T: int) -> str:
+def _table(result: Any, T: int) -> list[str]:
     """The figures for a person."""
     lines = [
-        f"{answer['model']} on {answer['data']} ({answer['split']}, n = {result.n}, D = {result.dims})",
         f"  ELBO            {result.elbo.mean:12.4f} ± {result.elbo.stderr:.4f} nats",
     ]
     if result.bits_per_dim is not None:
@@ -209,9 +230,14 @@ def _table(answer: dict[str, Any], result: Any, T: int) -> str:
         lines.append(f"  KL per latent   {kls}   ({result.alive} of {T} alive)")
     if result.log_likelihood is not None:
         lines.append(likelihood_line(result))
+    if result.elbo.stderr_estimator is not None:
+        lines.append(
+            f"  of the draws    ± {result.elbo.stderr_estimator:.4f} nats in the ELBO, given the examples"
+        )
     calls = f"{result.network_calls_per_image} generative steps per example"
-    lines.append(f"  cost            {calls}, {result.seconds:.1f} s")
-    return "\n".join(lines)
+    pilot = result.estimator.get("pilot_calls")
+    calls += f" and {pilot} in a pilot" if pilot else ""
+    return [*lines, f"  cost            {calls}, {result.seconds:.1f} s"]
 
 
 def _quality_lines(measured: Any) -> list[str]:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,9 @@ from ancestral.chain import Chain
 from ancestral.data import Examples, feed
 from ancestral.elbo import Elbo
 from ancestral.evaluation.annealing import Annealing
+from ancestral.evaluation.errors import DrawError
 from ancestral.evaluation.estimate import Estimate
+from ancestral.evaluation.levels import DRAWS, LEVELS, LevelDraws, Replicated, plan_draws
 from ancestral.evaluation.pieces import Done, averaged_elbo, rows_at_once
 from ancestral.evaluation.tighter import SAMPLES, Tighter
 from ancestral.marginal import MarginalChain
@@ -50,6 +52,8 @@ class Evaluation:
     tighter: Tighter | None = None
     """The bound on log p(x) that was asked for beside the ELBO."""
     seconds: float = 0.0
+    estimator: dict[str, Any] = field(default_factory=dict)
+    """How the ELBO was estimated, as in the commands' JSON: its ``name`` is "path", "sweep" or "sampled"."""
 
     @property
     def log_likelihood(self) -> Estimate | None:
@@ -81,6 +85,7 @@ class Evaluation:
             "matching_per_level": self.matching_per_level,
             "log_likelihood": None if self.tighter is None else self.tighter.json(),
             "network_calls_per_image": self.network_calls_per_image,
+            "estimator": self.estimator,
             "seconds": self.seconds,
         }
 
@@ -93,6 +98,7 @@ def evaluate(
     bound: str = "elbo",
     samples: int | None = None,
     levels: int | None = None,
+    draws: str = DRAWS[-1],
     annealing: Annealing = Annealing(),  # noqa: B008
     batch_size: int = 500,
     seed: int = 0,
@@ -104,25 +110,34 @@ def evaluate(
     per example; "iwae", which adds the bound on log p(x) from the weights of ``samples`` paths; or "ais",
     which adds the one from ``samples`` annealed Markov chains, led as ``annealing`` says (``SAMPLES`` has the
     default numbers). ``levels`` estimates the sum of matching terms from that many random t per example
-    instead of sweeping over all, for chains whose q(z_t|x) is closed-form. The last batch counts like the
-    others; the caller's random state is left as it was.
+    instead of sweeping over all, for chains whose q(z_t|x) is closed-form; ``draws`` says how these are
+    drawn: "uniform", "low-discrepancy" or "importance" (see ``levels``). From 2 levels on the error of the
+    draws alone is told as well. The last batch counts like the others; the caller's random state is left as it was.
     """
     checks.one_of("bound", bound, SAMPLES)
     samples = SAMPLES[bound] if samples is None else samples
     checks.integer("samples", samples, low=1)
     checks.integer("batch_size", batch_size, low=1)
-    _check_levels(chain, levels)
+    checks.one_of("draws", draws, DRAWS)
+    paths = samples if bound == "elbo" else 1
+    if levels is not None and paths > 1:
+        raise ValueError(
+            f"samples is {samples} and levels is {levels}: an estimate from random levels has no sweeps to "
+            "average. Leave samples out and give more levels, or sweep over all."
+        )
     if len(x) == 0:
         raise ValueError("there are no examples to evaluate; give at least one.")
     device = next(chain.parameters()).device
     start = time.perf_counter()
-    paths = samples if bound == "elbo" else 1
     parts: list[_Part] = []
     tighter: list[Tighter] = []
     with own_randomness(device), evaluation_mode(chain), batches(x, batch_size, device) as numbered:
+        plan = None
+        if levels is not None:
+            plan = plan_draws(chain, x, levels=levels, draws=draws, seed=seed)
         for first, batch in numbered:
             reseed(device, seed, first)
-            parts.append(_Part.of(_elbo(chain, batch, samples=paths, levels=levels)))
+            parts.append(_Part.of(_elbo(chain, batch, paths, plan)))
             if bound != "elbo":
                 done = within(progress, first, len(batch), len(x))
                 led = annealing if bound == "ais" else None
@@ -130,7 +145,8 @@ def evaluate(
             if progress is not None:
                 progress(first + len(batch), len(x))
     return replace(
-        _summary(parts, calls=_calls(chain, samples=paths, levels=levels)),
+        _summary(parts, calls=chain.T * paths if plan is None else plan.calls),
+        estimator=_named(chain, paths) if plan is None else plan.json(),
         tighter=Tighter.joined(tighter) if tighter else None,
         seconds=time.perf_counter() - start,
     )
@@ -159,8 +175,12 @@ def evaluation_mode(chain: Chain) -> Iterator[None]:
 
 
 def default_levels(chain: Chain) -> int | None:
-    """How many random levels stand for all by default: None (a sweep) up to T = 100, else 50."""
-    return 50 if isinstance(chain, MarginalChain) and chain.T > 100 else None
+    """How many random levels stand for all by default: None (a sweep) up to T = 100, else ``LEVELS``."""
+    return LEVELS if isinstance(chain, MarginalChain) and chain.T > 100 else None
+
+
+def _named(chain: Chain, samples: int) -> dict[str, Any]:
+    return {"name": "sweep" if isinstance(chain, MarginalChain) else "path", "samples": samples}
 
 
 @dataclass(frozen=True)
@@ -174,9 +194,11 @@ class _Part:
     """Summed over the batch's examples, (T − 1,)."""
     dims: int
     discrete: bool
+    error: DrawError | None
 
     @staticmethod
-    def of(elbo: Elbo) -> _Part:
+    def of(given: Elbo | Replicated) -> _Part:
+        elbo, error = (given.elbo, given.error) if isinstance(given, Replicated) else (given, None)
         return _Part(
             elbo.total,
             elbo.reconstruction,
@@ -184,17 +206,7 @@ class _Part:
             elbo.matching.double().sum(dim=0),
             elbo.dims,
             elbo.discrete,
-        )
-
-
-def _check_levels(chain: Chain, levels: int | None) -> None:
-    if levels is None:
-        return
-    checks.integer("levels", levels, low=1)
-    if not isinstance(chain, MarginalChain):
-        raise ValueError(
-            f"levels is {levels}, and {type(chain).__name__} has no closed-form q(z_t|x) to estimate "
-            "from random levels; leave it out to sweep over all."
+            error,
         )
 
 
@@ -208,23 +220,26 @@ def within(progress: Progress | None, first: int, count: int, total: int) -> Don
     return done
 
 
-def _elbo(chain: Chain, x: Tensor, *, samples: int, levels: int | None) -> Elbo:
-    if levels is None:
+def _elbo(chain: Chain, x: Tensor, samples: int, plan: LevelDraws | None) -> Elbo | Replicated:
+    if plan is None:
         return averaged_elbo(chain, x, chain.features(x), samples=samples, rows=rows_at_once(chain, x))
     assert isinstance(chain, MarginalChain)
-    return chain.elbo_sampled(x, levels=levels)
+    return plan(chain, x)
 
 
-def _calls(chain: Chain, *, samples: int, levels: int | None) -> int:
-    """Generative steps p(z_{t−1}|z_t) computed for one example's ELBO."""
-    return chain.T * samples if levels is None else 1 + levels
+def _estimate(parts: list[_Part]) -> Estimate:
+    """The mean of all bounds, with the error of the draws where it is known."""
+    total = torch.cat([part.total for part in parts])
+    errors = [part.error for part in parts if part.error is not None]
+    if not errors:
+        return Estimate.of(total)
+    return Estimate(float(total.double().mean()), *DrawError.together(errors).stderrs(total))
 
 
 def _summary(parts: list[_Part], *, calls: int) -> Evaluation:
     """The ELBO and its terms over all examples."""
-    total = torch.cat([part.total for part in parts])
-    n, dims = len(total), parts[0].dims
-    elbo = Estimate.of(total)
+    n, dims = sum(len(part.total) for part in parts), parts[0].dims
+    elbo = _estimate(parts)
     per_level = torch.stack([part.matching for part in parts]).sum(dim=0) / n
     return Evaluation(
         n=n,

@@ -14,6 +14,8 @@ class Estimate:
 
     mean: float
     stderr: float
+    stderr_estimator: float | None = None
+    """That of the random t and z alone, given these examples; None where it was not told apart."""
 
     @staticmethod
     def of(values: Tensor) -> Estimate:
@@ -24,8 +26,12 @@ class Estimate:
 
     def scaled(self, factor: float) -> Estimate:
         """The same in other units."""
-        return Estimate(self.mean * factor, self.stderr * abs(factor))
+        alone = self.stderr_estimator
+        return Estimate(
+            self.mean * factor, self.stderr * abs(factor), None if alone is None else alone * abs(factor)
+        )
 
     def json(self) -> dict[str, float]:
         """As in the commands' JSON."""
-        return {"mean": self.mean, "stderr": self.stderr}
+        alone = {} if self.stderr_estimator is None else {"stderr_estimator": self.stderr_estimator}
+        return {"mean": self.mean, "stderr": self.stderr, **alone}

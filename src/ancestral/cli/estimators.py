@@ -1,0 +1,116 @@
+"""How ``ancestral evaluate`` estimates a DDPM's bound, and what of its options fits together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ancestral import checks
+from ancestral.cli.options import AllLevels
+
+
+@dataclass(frozen=True, kw_only=True)
+class OdeOptions:
+    """The likelihood of the probability-flow ODE (--estimator ode)."""
+
+    rtol: float = 1e-4
+    """Relative tolerance of the solver, dopri5."""
+    atol: float = 1e-4
+    """Absolute tolerance, in the network's units and in nats."""
+    trace: Literal["auto", "exact", "hutchinson"] = "auto"
+    """Of the Jacobian: exact (a backward pass for each dimension), by Hutchinson's random probes, or auto:
+    exact for at most 20 dimensions."""
+    probes: int = 4
+    """hutchinson: probes for each solution, a backward pass each."""
+
+    def __post_init__(self) -> None:
+        checks.number("rtol", self.rtol, above=0.0)
+        checks.number("atol", self.atol, above=0.0)
+        checks.integer("probes", self.probes, low=1)
+
+
+def check_estimator(options: Any) -> None:
+    """Refuse options of one estimator with another."""
+    name, levels = options.estimator, options.levels
+    if name == "sweep" and levels not in (None, "all"):
+        raise ValueError(f"levels is {levels} and the estimator is sweep, over all. Leave one of them out.")
+    if name == "sampled" and levels == "all":
+        raise ValueError("levels is all and the estimator is sampled. Give a number, or leave one out.")
+    if options.draws is not None and (name in ("sweep", "ode") or levels == "all"):
+        raise ValueError(
+            f"draws is {options.draws} and no levels are drawn at random. Leave it out, or use --estimator "
+            "sampled."
+        )
+    if name != "ode" and options.ode != OdeOptions():
+        raise ValueError("an option --ode.… is given and the estimator is not ode; say --estimator ode.")
+    if name == "ode" and levels is not None:
+        raise ValueError(f"levels is {levels} and the estimator is ode, which has none. Leave one out.")
+    if name == "ode" and options.bound != "elbo":
+        raise ValueError(
+            f"bound is {options.bound} and the estimator is ode: its paths have no weights. Leave one of "
+            "them out."
+        )
+
+
+def levels_of(chain: Any, options: Any) -> int | None:
+    """How many random levels stand for all; None for a sweep, a path or an ODE. Refuses what has none."""
+    from ancestral.evaluation import default_levels
+    from ancestral.evaluation.levels import LEVELS
+    from ancestral.marginal import MarginalChain
+
+    given: int | AllLevels | None = options.levels
+    if options.estimator is not None and not isinstance(chain, MarginalChain):
+        raise ValueError(
+            f"estimator is {options.estimator}, for a {type(chain).__name__}: only a DDPM's bound can be had "
+            "in several ways. Leave it out."
+        )
+    if options.estimator in ("sweep", "ode") or given == "all":
+        return None
+    levels = default_levels(chain) if given is None else given
+    if options.estimator == "sampled" and levels is None:
+        levels = LEVELS
+    if levels is None and options.draws is not None:
+        raise ValueError(
+            f"draws is {options.draws} and all levels are swept over. Leave it out, or use --estimator "
+            "sampled."
+        )
+    return levels
+
+
+def measured_ode(chain: Any, x: Any, options: Any, progress: Callable[[int, int], None]) -> Any:
+    """The ODE's likelihood, with these options."""
+    from ancestral.evaluation.flow import Solver
+    from ancestral.runs.ode import measure_ode
+
+    ode: OdeOptions = options.ode
+    return measure_ode(
+        chain,
+        x,
+        solver=Solver(ode.rtol, ode.atol, ode.trace, ode.probes),
+        samples=1 if options.samples is None else options.samples,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        progress=progress,
+    )
+
+
+def ode_table(result: Any) -> list[str]:
+    """Its figures for a person."""
+
+    lines = [f"  log p_ODE(x) ≥  {result.bound.mean:12.4f} ± {result.bound.stderr:.4f} nats"]
+    if result.bits_per_dim is not None:
+        lines.append(f"  bits/dim     ≤  {result.bits_per_dim.mean:12.4f} ± {result.bits_per_dim.stderr:.4f}")
+    lines += [
+        f"  reconstruction  {result.reconstruction:12.4f} nats, −log p(x|z_1)",
+        f"  flow            {result.flow:12.4f} nats, −log p_ODE(z_1)",
+        f"  dequantisation  {result.dequantisation:12.4f} nats, log q(z_1|x)",
+    ]
+    if result.stderr_trace is not None:
+        lines.append(f"  of the trace    ± {result.stderr_trace:.4f} nats ({result.solver.probes} probes)")
+    calls = f"{result.network_calls_per_image:.0f} network calls per example"
+    return [
+        *lines,
+        f"  cost            {calls}, {result.seconds:.1f} s",
+        f"  {result.json()['likelihood_of']}",
+    ]
