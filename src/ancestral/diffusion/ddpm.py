@@ -7,62 +7,33 @@
 
     ELBO = E log p(x|z_1) − Σ_{t=2..T} E KL( q(z_{t−1}|z_t,x) ‖ p(z_{t−1}|z_t) ) − KL( q(z_T|x) ‖ N(0,I) )
 
-The network predicts one of four targets, each an affine function of the others given z_t:
-noise ε with z_t = √ᾱ_t u + √(1 − ᾱ_t) ε; data u; mean c_0 u + c_t z_t; velocity √ᾱ_t ε − √(1 − ᾱ_t) u.
+The network predicts one of four targets (``targets``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution
 
 from ancestral import checks
 from ancestral.chain import Features, final_value
+from ancestral.diffusion import targets
+from ancestral.diffusion.losses import named_loss
+from ancestral.diffusion.targets import PREDICTIONS, Coefficients, Prediction
 from ancestral.discretized import DiscretizedNormal
-from ancestral.distributions import DiagonalNormal, full_precision, standard_normal, sum_event
+from ancestral.distributions import DiagonalNormal, full_precision, standard_normal
 from ancestral.elbo import Loss
 from ancestral.marginal import MarginalChain
 from ancestral.scaling import Scaling
 from ancestral.schedules import Posterior, Schedule, log_snr, posterior, spread, strided
 from ancestral.spec import DataSpec
 
-PREDICTIONS = ("noise", "data", "mean", "velocity")
 VARIANCES = ("beta", "posterior", "learned")
 LOSSES = ("simple", "vlb", "min-snr", "hybrid")
-
-
-@dataclass(frozen=True)
-class Coefficients:
-    """The closed forms at one level per example, (n, 1, …), in the dtype of z."""
-
-    signal: Tensor
-    """√ᾱ_t."""
-    noise: Tensor
-    """√(1 − ᾱ_t)."""
-    c0: Tensor
-    ct: Tensor
-    """The posterior's mean is c0 u + ct z_t."""
-    log_variance: tuple[Tensor, Tensor]
-    """log β̃ and log β: the ends of the reverse variance."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the network says at (z_t, t): its own target, and the reverse law that follows."""
-
-    target: Tensor
-    """The predicted target, (n, …)."""
-    data: Tensor
-    """û, the prediction of the scaled data."""
-    mean: Tensor
-    """c_0 û + c_t z_t."""
-    sigma: Tensor
-    """σ_t, broadcast to (n, …)."""
 
 
 class DDPM(MarginalChain):
@@ -211,51 +182,19 @@ class DDPM(MarginalChain):
         target, raw = out.chunk(2, dim=1)
         return target, raw
 
-    # The four targets, each into the data and back ---------------------------------------------------
-
     def to_data(self, target: Tensor, z: Tensor, k: Coefficients) -> Tensor:
-        """û from a predicted target at z_t: exact, for each of the four."""
-        if self.prediction == "noise":
-            return (z - k.noise * target) / k.signal
-        if self.prediction == "velocity":
-            return k.signal * z - k.noise * target
-        if self.prediction == "mean":
-            return (target - k.ct * z) / k.c0
-        return target
+        """û from a predicted target at z_t (``targets.to_data``)."""
+        return targets.to_data(self.prediction, target, z, k)
 
     def from_data(self, data: Tensor, z: Tensor, k: Coefficients) -> Tensor:
-        """The target that belongs to u = ``data`` at z_t: the inverse of ``to_data``."""
-        if self.prediction == "noise":
-            return (z - k.signal * data) / k.noise
-        if self.prediction == "velocity":
-            return (k.signal * z - data) / k.noise
-        if self.prediction == "mean":
-            return k.c0 * data + k.ct * z
-        return data
+        """The target that belongs to u = ``data`` at z_t (``targets.from_data``)."""
+        return targets.from_data(self.prediction, data, z, k)
 
     # Training ----------------------------------------------------------------------------------------
 
     def training_loss(self, x: Tensor) -> Loss:
         """The named loss at one level per example (``training_levels``)."""
-        u = self.features(x)
-        t = self.training_levels(len(x), x.device)
-        k = self.coefficients(u, t)
-        eps = torch.randn_like(u)
-        z = k.signal * u + k.noise * eps
-        predicted = self.predict(z, t)
-        if self.loss == "vlb":
-            return self._vlb(x, u, z, t, predicted)
-        target = self.from_data(u, z, k)
-        error = sum_event((target - predicted.target).square())
-        simple = (self.weight(k) * error if self.loss == "min-snr" else error).mean()
-        terms = {self.loss if self.loss == "min-snr" else "simple": simple.detach()}
-        if self.loss == "simple" or self.loss == "min-snr":
-            return Loss(simple, terms)
-        held = Prediction(
-            predicted.target.detach(), predicted.data.detach(), predicted.mean.detach(), predicted.sigma
-        )
-        vlb = self._vlb(x, u, z, t, held)
-        return Loss(simple + self.vlb_weight * vlb.value, {**terms, **vlb.terms})
+        return named_loss(self, x)
 
     def training_levels(self, n: int, device: torch.device) -> Tensor:
         """One level per example, (n,): t = 1 with probability ``first_share``, the others alike.
@@ -275,38 +214,6 @@ class DDPM(MarginalChain):
         """The probability of t = 1 in training: a tenth for the VLB, where t = 1 is a term of its own (the
         reconstruction) that one level in T would hardly ever train; 1 / T for the other losses."""
         return max(0.1, 1.0 / self.T) if self.loss == "vlb" else 1.0 / self.T
-
-    def _vlb(self, x: Tensor, u: Tensor, z: Tensor, t: Tensor, predicted: Prediction) -> Loss:
-        """−ELBO from one level per example: its term over its probability, plus prior matching."""
-        first = t == 1
-        # At t = 1 the posterior is a point, its KL is not asked for: a level with a finite one stands in.
-        q = self.q_step(z, u, t.clamp(min=min(2, self.T)))
-        matching = kl_divergence(q, DiagonalNormal(predicted.mean, predicted.sigma))
-        reconstruction = -self.data_law(predicted).log_prob(x)
-        zero = torch.zeros_like(matching)
-        reconstruction = torch.where(first, reconstruction, zero).mean() / self.first_share
-        others = (self.T - 1) / (1.0 - self.first_share) if self.T > 1 else 0.0
-        matching = others * torch.where(first, zero, matching).mean()
-        prior = kl_divergence(self.q_top(u), self.p_top(len(x))).mean()
-        return Loss(
-            reconstruction + matching + prior,
-            {
-                "reconstruction": reconstruction.detach(),
-                "matching": matching.detach(),
-                "prior": prior.detach(),
-            },
-        )
-
-    def weight(self, k: Coefficients) -> Tensor:
-        """min(SNR, gamma) per squared error of the data, in the units of the target's error, (n,)."""
-        snr = (k.signal / k.noise).square()
-        per_data_error = {
-            "data": torch.ones_like(snr),
-            "noise": snr,
-            "velocity": 1.0 / k.noise.square(),
-            "mean": k.c0.square(),
-        }[self.prediction]
-        return (snr.clamp(max=self.gamma) / per_data_error).flatten()
 
     # Sampling ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,6 @@
+"""Denoising diffusion: the chain, what its network predicts, and its losses."""
+
+from ancestral.diffusion.ddpm import DDPM, LOSSES, VARIANCES
+from ancestral.diffusion.targets import PREDICTIONS, Coefficients, Prediction
+
+__all__ = ["DDPM", "LOSSES", "PREDICTIONS", "VARIANCES", "Coefficients", "Prediction"]
