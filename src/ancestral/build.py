@@ -26,7 +26,8 @@ from ancestral.likelihoods import (
     GaussianLikelihood,
     Likelihood,
 )
-from ancestral.networks import MLP, ConvDecoder, ConvEncoder, TimeMLP, Transformer, UNet
+from ancestral.networks import MLP, ConvDecoder, ConvEncoder, Fourier, TimeMLP, Transformer, UNet
+from ancestral.networks.fourier import widened
 from ancestral.networks.ladder import (
     VECTOR,
     BottomUp,
@@ -218,13 +219,18 @@ def _ddpm(config: DDPMConfig, spec: DataSpec, scaling: Scaling) -> DDPM:
 
 def _denoiser(config: DDPMConfig, spec: DataSpec, per_entry: int) -> nn.Module:
     """z and a time to ``per_entry`` outputs for each entry of z."""
+    network = _denoiser_network(config, spec, per_entry)
+    return Fourier(network, config.fourier) if config.fourier else network
+
+
+def _denoiser_network(config: DDPMConfig, spec: DataSpec, per_entry: int) -> nn.Module:
     if not spec.is_image:
         if config.network == "transformer":
             raise ValueError(
                 "network is 'transformer' and the data are vectors, which have a residual mlp; leave it out."
             )
         return TimeMLP(
-            spec.dims,
+            widened(spec.dims, config.fourier),
             per_entry * spec.dims,
             hidden=config.width,
             depth=config.blocks or 1,
@@ -233,7 +239,7 @@ def _denoiser(config: DDPMConfig, spec: DataSpec, per_entry: int) -> nn.Module:
     channels, *size = spec.shape
     if config.network == "transformer":
         return Transformer(
-            channels,
+            widened(channels, config.fourier),
             per_entry * channels,
             (size[0], size[1]),
             width=config.width,
@@ -244,7 +250,7 @@ def _denoiser(config: DDPMConfig, spec: DataSpec, per_entry: int) -> nn.Module:
             dropout=config.dropout,
         )
     return UNet(
-        channels,
+        widened(channels, config.fourier),
         per_entry * channels,
         (size[0], size[1]),
         channels=config.channels or ((48, 48) if max(size) < 16 else (32, 64, 64)),

@@ -59,6 +59,9 @@ class DDPMConfig:
     """transformer: where its tokens are, by rotated queries and keys or by learned vectors."""
     width: int = 128
     """transformer: width of its tokens. Vectors: width of the residual mlp."""
+    fourier: tuple[int, ...] = ()
+    """Exponents n of the sin(2^n π z) and cos(2^n π z) that the network reads beside z: (7, 8) is for 8-bit
+    data. By default none."""
     dropout: float = 0.0
     """Share of hidden units dropped in training."""
 
@@ -82,6 +85,7 @@ class DDPMConfig:
             if getattr(self, name) is not None:
                 checks.integer(name, getattr(self, name), low=1, high=high)
         check_sizes("attention", self.attention)
+        check_sizes("fourier", self.fourier, low=-4, high=12)
         checks.integer("width", self.width, low=1, high=1 << 14)
         checks.number("dropout", self.dropout, low=0.0, below=1.0)
         checks.one_of("network", self.network, get_args(ImageNetwork))
