@@ -178,6 +178,7 @@ def gaussian_ddpm(
     variance: str = "posterior",
     share: float = 0.3,
     loss: str = "vlb",
+    sampling: str = "even",
     scaling: Scaling | None = None,
 ) -> DDPM:
     """A DDPM with the best linear network for u ~ N(mean, covariance), or one ``off`` it by a factor."""
@@ -199,4 +200,5 @@ def gaussian_ddpm(
         prediction=prediction,
         variance=variance,
         loss=loss,
+        sampling=sampling,
     )

@@ -214,6 +214,7 @@ def _ddpm(config: DDPMConfig, spec: DataSpec, scaling: Scaling) -> DDPM:
         variance=config.variance,
         loss=config.loss,
         gamma=config.gamma,
+        sampling=config.sampling,
     )
 
 

@@ -32,8 +32,10 @@ def state(model, training, data) -> TrainingState:
         (HVAEConfig(levels=2, width=8), vectors(), False),
         (DDPMConfig(T=12, channels=(16,)), images(), False),
         (DDPMConfig(T=12, dropout=0.2), vectors(), True),
+        (DDPMConfig(T=12, sampling="importance"), vectors(), False),
+        (DDPMConfig(T=12, sampling="importance"), vectors(), True),
     ],
-    ids=["vae", "ladder", "ddpm", "recomputed"],
+    ids=["vae", "ladder", "ddpm", "recomputed", "importance", "importance, recomputed"],
 )
 def test_a_compiled_step_is_the_plain_step(model, data, recompute):
     """The same draws, so the same losses, terms, gradients and weights, up to the order of sums."""

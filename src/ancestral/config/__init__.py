@@ -26,6 +26,7 @@ from ancestral.config.diffusion import (
     ImageNetwork,
     Positions,
     Prediction,
+    Sampling,
     ScheduleName,
     Variance,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "Precision",
     "Prediction",
     "RunConfig",
+    "Sampling",
     "ScheduleName",
     "Sigma",
     "TrainingConfig",

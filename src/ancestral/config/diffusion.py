@@ -14,6 +14,7 @@ ScheduleName = Literal["linear", "cosine", "sigmoid", "log-linear"]
 Prediction = Literal["noise", "data", "mean", "velocity"]
 Variance = Literal["beta", "posterior", "learned"]
 DiffusionLoss = Literal["simple", "vlb", "min-snr", "hybrid"]
+Sampling = Literal["uniform", "even", "importance"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class DDPMConfig:
     VLB for the learned variance)."""
     gamma: float = 5.0
     """The cap of min-snr."""
+    sampling: Sampling = "even"
+    """Of the levels that a batch is trained at: uniform, even (spread over the batch), or importance (even,
+    and more often where the loss was large; Nichol & Dhariwal 2021). Each is unbiased."""
     network: ImageNetwork = "unet"
     """For images; vectors have a residual mlp."""
     channels: tuple[int, ...] | None = None
@@ -77,6 +81,7 @@ class DDPMConfig:
         checks.one_of("variance", self.variance, get_args(Variance))
         checks.one_of("loss", self.loss, get_args(DiffusionLoss))
         checks.number("gamma", self.gamma, above=0.0)
+        checks.one_of("sampling", self.sampling, get_args(Sampling))
         if self.channels is not None:
             check_sizes("channels", self.channels)
             if not self.channels:

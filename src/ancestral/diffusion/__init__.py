@@ -1,6 +1,7 @@
 """Denoising diffusion: the chain, what its network predicts, and its losses."""
 
 from ancestral.diffusion.ddpm import DDPM, LOSSES, VARIANCES
+from ancestral.diffusion.draws import SAMPLINGS
 from ancestral.diffusion.targets import PREDICTIONS, Coefficients, Prediction
 
-__all__ = ["DDPM", "LOSSES", "PREDICTIONS", "VARIANCES", "Coefficients", "Prediction"]
+__all__ = ["DDPM", "LOSSES", "PREDICTIONS", "SAMPLINGS", "VARIANCES", "Coefficients", "Prediction"]

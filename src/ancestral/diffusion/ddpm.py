@@ -22,6 +22,7 @@ from torch.distributions import Distribution
 from ancestral import checks
 from ancestral.chain import Features, final_value
 from ancestral.diffusion import targets
+from ancestral.diffusion.draws import Draws
 from ancestral.diffusion.losses import named_loss
 from ancestral.diffusion.targets import PREDICTIONS, Coefficients, Prediction
 from ancestral.discretized import DiscretizedNormal
@@ -47,7 +48,8 @@ class DDPM(MarginalChain):
     ``loss``: "simple" is E‖target − prediction‖², the notes' (Ho et al. 2020, eq. 14, for noise); "vlb" is
     the exact −ELBO from one t; "min-snr" weighs the simple loss by min(SNR, gamma) in units of data error
     (Hang et al. 2023); "hybrid" is simple + ``vlb_weight`` · vlb with the mean held fixed in the latter
-    (Nichol & Dhariwal 2021, eq. 16), the way to learn the variance beside the simple loss.
+    (Nichol & Dhariwal 2021, eq. 16), the way to learn the variance beside the simple loss. ``sampling`` says
+    how the t of a batch are drawn: "uniform", "even" or "importance" (``draws``).
     """
 
     log_alpha_bar: Tensor
@@ -64,6 +66,7 @@ class DDPM(MarginalChain):
         loss: str = "simple",
         gamma: float = 5.0,
         vlb_weight: float = 0.001,
+        sampling: str = "even",
     ) -> None:
         super().__init__(schedule.T, spec)
         checks.one_of("prediction", prediction, PREDICTIONS)
@@ -89,6 +92,7 @@ class DDPM(MarginalChain):
         self.loss = loss
         self.gamma = gamma
         self.vlb_weight = vlb_weight
+        self.draws = Draws(sampling, max(self.T - 1, 1))
         self.register_buffer("log_alpha_bar", schedule.log_alpha_bar.clone(), persistent=False)
 
     @property
@@ -193,21 +197,12 @@ class DDPM(MarginalChain):
     # Training ----------------------------------------------------------------------------------------
 
     def training_loss(self, x: Tensor) -> Loss:
-        """The named loss at one level per example (``training_levels``)."""
+        """The named loss at one level per example, which ``draws`` chooses (``losses``)."""
         return named_loss(self, x)
 
-    def training_levels(self, n: int, device: torch.device) -> Tensor:
-        """One level per example, (n,): t = 1 with probability ``first_share``, the others alike.
-
-        The levels of a batch are spread evenly from one random offset, so that each has its probability
-        and their average varies less (Kingma et al. 2021, appendix I.1).
-        """
-        spread = (torch.arange(n, device=device) / n + torch.rand((), device=device)) % 1.0
-        first = self.first_share
-        if first == 1.0:
-            return torch.ones(n, dtype=torch.long, device=device)
-        above = ((spread - first) / (1.0 - first) * (self.T - 1)).floor().long() + 2
-        return above.clamp(min=1, max=self.T)
+    def observe(self, seen: dict[str, Tensor]) -> None:
+        """Keep the losses that importance sampling goes by."""
+        self.draws.observe(seen)
 
     @property
     def first_share(self) -> float:

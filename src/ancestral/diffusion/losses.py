@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ancestral.diffusion.draws import Draw
 from ancestral.diffusion.targets import Prediction, min_snr_weight
 from ancestral.distributions import DiagonalNormal, sum_event
 from ancestral.elbo import Loss
@@ -19,38 +21,50 @@ if TYPE_CHECKING:
 def named_loss(chain: DDPM, x: Tensor) -> Loss:
     """The loss that ``chain.loss`` names, of examples x, (n, *shape)."""
     u = chain.features(x)
-    t = chain.training_levels(len(x), x.device)
+    draw = chain.draws(len(x), first=chain.first_share, device=x.device)
+    t = torch.where(draw.first, 1, draw.cell + 2)
     k = chain.coefficients(u, t)
     eps = torch.randn_like(u)
     z = k.signal * u + k.noise * eps
     predicted = chain.predict(z, t)
     if chain.loss == "vlb":
-        return vlb(chain, x, u, z, t, predicted)
+        return vlb(chain, x, u, Noised(z, t, draw), predicted)
     target = chain.from_data(u, z, k)
     error = sum_event((target - predicted.target).square())
-    min_snr = chain.loss == "min-snr"
-    simple = (min_snr_weight(chain.prediction, k, chain.gamma) * error if min_snr else error).mean()
-    terms = {"min-snr" if min_snr else "simple": simple.detach()}
+    if chain.loss == "min-snr":
+        error = min_snr_weight(chain.prediction, k, chain.gamma) * error
+    # The first level, which draws take apart, counts as any other here.
+    simple = (draw.weighed(error) + torch.where(draw.first, error, 0.0)).mean()
+    terms = {"min-snr" if chain.loss == "min-snr" else "simple": simple.detach()}
+    seen = chain.draws.seen(draw, error)
     if chain.loss != "hybrid":
-        return Loss(simple, terms)
+        return Loss(simple, terms, seen)
     held = Prediction(
         predicted.target.detach(), predicted.data.detach(), predicted.mean.detach(), predicted.sigma
     )
-    bound = vlb(chain, x, u, z, t, held)
-    return Loss(simple + chain.vlb_weight * bound.value, {**terms, **bound.terms})
+    bound = vlb(chain, x, u, Noised(z, t, draw), held)
+    return Loss(simple + chain.vlb_weight * bound.value, {**terms, **bound.terms}, seen)
 
 
-def vlb(chain: DDPM, x: Tensor, u: Tensor, z: Tensor, t: Tensor, predicted: Prediction) -> Loss:
+@dataclass(frozen=True)
+class Noised:
+    """Noised examples z_t, (n, …), their levels t, (n,), and how these were drawn."""
+
+    z: Tensor
+    t: Tensor
+    draw: Draw
+
+
+def vlb(chain: DDPM, x: Tensor, u: Tensor, noised: Noised, predicted: Prediction) -> Loss:
     """−ELBO from one level per example: its term over its probability, plus prior matching."""
-    first = t == 1
+    draw = noised.draw
     # At t = 1 the posterior is a point, its KL is not asked for: a level with a finite one stands in.
-    q = chain.q_step(z, u, t.clamp(min=min(2, chain.T)))
-    matching = kl_divergence(q, DiagonalNormal(predicted.mean, predicted.sigma))
+    q = chain.q_step(noised.z, u, noised.t.clamp(min=min(2, chain.T)))
+    costs = kl_divergence(q, DiagonalNormal(predicted.mean, predicted.sigma))
     reconstruction = -chain.data_law(predicted).log_prob(x)
-    zero = torch.zeros_like(matching)
-    reconstruction = torch.where(first, reconstruction, zero).mean() / chain.first_share
+    reconstruction = torch.where(draw.first, reconstruction, 0.0).mean() / chain.first_share
     others = (chain.T - 1) / (1.0 - chain.first_share) if chain.T > 1 else 0.0
-    matching = others * torch.where(first, zero, matching).mean()
+    matching = others * draw.weighed(costs).mean()
     prior = kl_divergence(chain.q_top(u), chain.p_top(len(x))).mean()
     return Loss(
         reconstruction + matching + prior,
@@ -59,4 +73,5 @@ def vlb(chain: DDPM, x: Tensor, u: Tensor, z: Tensor, t: Tensor, predicted: Pred
             "matching": matching.detach(),
             "prior": prior.detach(),
         },
+        chain.draws.seen(draw, costs),
     )
