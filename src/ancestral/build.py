@@ -16,7 +16,7 @@ from ancestral.config import (
     ModelConfig,
     VAEConfig,
 )
-from ancestral.diffusion import DDPM
+from ancestral.diffusion import DDPM, LearnedSchedule
 from ancestral.elbo import Reweighting
 from ancestral.hierarchical import LadderHVAE, MarkovHVAE
 from ancestral.likelihoods import (
@@ -188,7 +188,7 @@ def _ladder(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> LadderHVAE:
     )
 
 
-def build_schedule(config: DDPMConfig, spec: DataSpec) -> Schedule:
+def build_schedule(config: DDPMConfig, spec: DataSpec) -> Schedule | LearnedSchedule:
     """The noise schedule that the options name."""
     if config.schedule == "linear":
         return Schedule.linear(config.T)
@@ -201,6 +201,8 @@ def build_schedule(config: DDPMConfig, spec: DataSpec) -> Schedule:
         # Data in [-1, 1] have levels 2 / (levels - 1) apart; at log-SNR l the noise is about e^(-l/2) wide.
         # Few levels are further apart than the data are wide, and want less noise than that.
         first = 9.0 if spec.levels is None else max(2.0 * math.log((spec.levels - 1) / 2.0), 2.5)
+    if config.schedule == "learned":
+        return LearnedSchedule(config.T, first=first, last=config.last_log_snr)
     return Schedule.log_linear(config.T, first=first, last=config.last_log_snr)
 
 

@@ -122,7 +122,7 @@ def test_a_hierarchical_vae(source, posterior, sizes):
 
 
 @pytest.mark.parametrize("source", DATA)
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid", "log-linear"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid", "log-linear", "learned"])
 @pytest.mark.parametrize("T", [1, 2, 21])
 def test_a_ddpm(source, schedule, T):
     model = DDPMConfig(T=T, schedule=schedule, channels=(4,), blocks=1, width=6)

@@ -34,8 +34,9 @@ def state(model, training, data) -> TrainingState:
         (DDPMConfig(T=12, dropout=0.2), vectors(), True),
         (DDPMConfig(T=12, sampling="importance"), vectors(), False),
         (DDPMConfig(T=12, sampling="importance"), vectors(), True),
+        (DDPMConfig(T=12, schedule="learned"), vectors(), False),
     ],
-    ids=["vae", "ladder", "ddpm", "recomputed", "importance", "importance, recomputed"],
+    ids=["vae", "ladder", "ddpm", "recomputed", "importance", "importance, recomputed", "learned schedule"],
 )
 def test_a_compiled_step_is_the_plain_step(model, data, recompute):
     """The same draws, so the same losses, terms, gradients and weights, up to the order of sums."""

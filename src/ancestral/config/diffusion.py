@@ -10,7 +10,7 @@ from ancestral.config.strict import STRICT, check_sizes
 
 ImageNetwork = Literal["unet", "transformer"]
 Positions = Literal["rotary", "learned"]
-ScheduleName = Literal["linear", "cosine", "sigmoid", "log-linear"]
+ScheduleName = Literal["linear", "cosine", "sigmoid", "log-linear", "learned"]
 Prediction = Literal["noise", "data", "mean", "velocity"]
 Variance = Literal["beta", "posterior", "learned"]
 DiffusionLoss = Literal["simple", "vlb", "min-snr", "hybrid"]
@@ -26,13 +26,14 @@ class DDPMConfig:
     T: int = 1000
     """Noise levels."""
     schedule: ScheduleName = "log-linear"
-    """linear (Ho et al. 2020), cosine (Nichol & Dhariwal 2021), sigmoid (Jabri et al. 2023), or
-    log-linear, with equal steps of log-SNR (Kingma et al. 2021), which suits the VLB."""
+    """linear (Ho et al. 2020), cosine (Nichol & Dhariwal 2021), sigmoid (Jabri et al. 2023); log-linear, with
+    equal steps of log-SNR, which suits the VLB, or learned, which starts so (both Kingma et al. 2021)."""
     first_log_snr: float | None = None
-    """log-linear: log-SNR at t = 1. By default where the noise is as wide as one level of integer data (what
-    is finer is left to the reconstruction term), but at least 2.5; and 9 for real numbers."""
+    """log-linear: log-SNR at t = 1; learned: where that starts. By default where the noise is as wide as one
+    level of integer data (what is finer is left to the reconstruction term), but at least 2.5; and 9 for
+    real numbers."""
     last_log_snr: float = -9.0
-    """log-linear: log-SNR at t = T."""
+    """log-linear: log-SNR at t = T; learned: where that starts."""
     prediction: Prediction = "velocity"
     """What the network is asked for: noise, data (x_0), mean (of the reverse step) or velocity."""
     variance: Variance = "learned"

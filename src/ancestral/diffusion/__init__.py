@@ -1,7 +1,18 @@
 """Denoising diffusion: the chain, what its network predicts, and its losses."""
 
-from ancestral.diffusion.ddpm import DDPM, LOSSES, VARIANCES
+from ancestral.diffusion.ddpm import DDPM, VARIANCES
 from ancestral.diffusion.draws import SAMPLINGS
+from ancestral.diffusion.learned import LearnedSchedule
+from ancestral.diffusion.losses import LOSSES
 from ancestral.diffusion.targets import PREDICTIONS, Coefficients, Prediction
 
-__all__ = ["DDPM", "LOSSES", "PREDICTIONS", "SAMPLINGS", "VARIANCES", "Coefficients", "Prediction"]
+__all__ = [
+    "DDPM",
+    "LOSSES",
+    "PREDICTIONS",
+    "SAMPLINGS",
+    "VARIANCES",
+    "Coefficients",
+    "LearnedSchedule",
+    "Prediction",
+]

@@ -23,7 +23,9 @@ from ancestral import checks
 from ancestral.chain import Features, final_value
 from ancestral.diffusion import targets
 from ancestral.diffusion.draws import Draws
-from ancestral.diffusion.losses import named_loss
+from ancestral.diffusion.learned import LearnedSchedule
+from ancestral.diffusion.losses import check_loss, describe, named_loss
+from ancestral.diffusion.noising import Noising, Table
 from ancestral.diffusion.targets import PREDICTIONS, Coefficients, Prediction
 from ancestral.discretized import DiscretizedNormal
 from ancestral.distributions import DiagonalNormal, full_precision, standard_normal
@@ -34,14 +36,14 @@ from ancestral.schedules import Posterior, Schedule, log_snr, posterior, spread,
 from ancestral.spec import DataSpec
 
 VARIANCES = ("beta", "posterior", "learned")
-LOSSES = ("simple", "vlb", "min-snr", "hybrid")
 
 
 class DDPM(MarginalChain):
     """x ← z_1 ← … ← z_T with fixed noising and learned denoising.
 
-    ``network(z, time)`` takes z (n, *shape) and time = t / T in (0, 1], (n,), and returns (n, *shape);
-    with ``variance="learned"`` twice as many channels, the second half saying where log σ_t² lies
+    ``network(z, time)`` takes z (n, *shape) and a time, (n,), and returns (n, *shape). The time is t / T in
+    (0, 1], or an affine function of log-SNR with a schedule that is a ``Gamma``, as a learned one is. With
+    ``variance="learned"`` it returns twice as many channels, the second half saying where log σ_t² lies
     between log β̃_t and log β_t (Nichol & Dhariwal 2021, eq. 15). ``variance`` "beta" and "posterior" are
     the two ends. At t = 1 β̃ is 0: β_1 stands in for it, and β̃_2 for the lower end of "learned" (ibid.).
 
@@ -52,13 +54,11 @@ class DDPM(MarginalChain):
     how the t of a batch are drawn: "uniform", "even" or "importance" (``draws``).
     """
 
-    log_alpha_bar: Tensor
-
     def __init__(
         self,
         network: nn.Module,
         *,
-        schedule: Schedule,
+        schedule: Schedule | Noising,
         scaling: Scaling,
         spec: DataSpec,
         prediction: str = "noise",
@@ -71,40 +71,33 @@ class DDPM(MarginalChain):
         super().__init__(schedule.T, spec)
         checks.one_of("prediction", prediction, PREDICTIONS)
         checks.one_of("variance", variance, VARIANCES)
-        checks.one_of("loss", loss, LOSSES)
+        check_loss(loss, variance=variance, learned=isinstance(schedule, LearnedSchedule))
         checks.number("gamma", gamma, above=0.0)
         checks.number("vlb_weight", vlb_weight, above=0.0)
-        if variance == "learned" and loss in ("simple", "min-snr"):
-            raise ValueError(
-                f"variance is 'learned' and loss is {loss!r}, which gives it no gradient. Use loss "
-                "'hybrid' or 'vlb', or variance 'beta' or 'posterior'."
-            )
-        if loss == "hybrid" and variance != "learned":
-            raise ValueError(
-                f"loss is 'hybrid' and variance is {variance!r}: its second part only trains a learned "
-                "variance. Use variance 'learned', or loss 'simple'."
-            )
         self.network = network
         self.scaling = scaling
-        self.schedule = schedule
+        self.noising = schedule if isinstance(schedule, Noising) else Table(schedule)
         self.prediction = prediction
         self.variance = variance
         self.loss = loss
         self.gamma = gamma
         self.vlb_weight = vlb_weight
         self.draws = Draws(sampling, max(self.T - 1, 1))
-        self.register_buffer("log_alpha_bar", schedule.log_alpha_bar.clone(), persistent=False)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise levels as they are now."""
+        return self.noising.schedule
+
+    @property
+    def log_alpha_bar(self) -> Tensor:
+        """log ᾱ_0 … log ᾱ_T, float64, (T + 1,), on the chain's device."""
+        return self.noising.log_alpha_bar(torch.arange(self.T + 1, device=self.scaling.shift.device))
 
     @property
     def loss_name(self) -> str:
         """What ``training_loss`` is called in reports."""
-        names = {
-            "simple": f"simple (squared error of {self.prediction})",
-            "vlb": "negative ELBO (exact VLB, one t)",
-            "min-snr": f"min-SNR-{self.gamma:g} (squared error of {self.prediction})",
-            "hybrid": f"simple (squared error of {self.prediction}) + {self.vlb_weight:g} VLB",
-        }
-        return names[self.loss]
+        return describe(self)
 
     # q: fixed, closed-form -------------------------------------------------------------------------
 
@@ -157,7 +150,7 @@ class DDPM(MarginalChain):
     def predict(self, z: Tensor, t: int | Tensor, s: int | None = None) -> Prediction:
         """The network's prediction at (z_t, t), and the reverse law to level s (t − 1 when left out)."""
         k = self.coefficients(z, t, s)
-        target, raw = self.ask(z, (self._levels(z, t) / self.T).to(z.dtype))
+        target, raw = self.ask(z, self.noising.time(self._levels(z, t)).to(z.dtype))
         low, high = k.log_variance
         if raw is not None:
             log_variance = low + torch.sigmoid(raw) * (high - low)
@@ -173,7 +166,7 @@ class DDPM(MarginalChain):
         )
 
     def ask(self, z: Tensor, time: Tensor) -> tuple[Tensor, Tensor | None]:
-        """One network call at z, (n, …), and time = t / T, (n,): its target, and its word on the variance.
+        """One network call at z, (n, …), and ``noising.time``, (n,): its target, its word on the variance.
 
         The second is None unless the variance is learned. What a time between two levels means is up to the
         network.
@@ -261,12 +254,13 @@ class DDPM(MarginalChain):
     def coefficients(self, like: Tensor, t: int | Tensor, s: int | None = None) -> Coefficients:
         """The closed forms at level t (a number, or one per example) and below it s, shaped for ``like``."""
         levels = self._levels(like, t)
-        bar_t = self.log_alpha_bar[levels]
-        bar_s = self.log_alpha_bar[levels - 1 if s is None else torch.full_like(levels, s)]
+        bar_t = self.noising.log_alpha_bar(levels)
+        bar_s = self.noising.log_alpha_bar(levels - 1 if s is None else torch.full_like(levels, s))
         law: Posterior = posterior(bar_s, bar_t)
         lower = law.variance
         if self.variance == "learned" and self.T > 1:
-            second = posterior(self.log_alpha_bar[1], self.log_alpha_bar[2]).variance
+            bars = self.noising.log_alpha_bar(torch.arange(1, 3, device=levels.device))
+            second = posterior(bars[0], bars[1]).variance
             lower = torch.where(levels == 1, torch.minimum(second, law.step_variance), lower)
         # β̃ is 0 where a step ends at the data: no law has variance 0, so β stands in.
         lower = torch.where(lower > 0, lower, law.step_variance)
@@ -284,7 +278,7 @@ class DDPM(MarginalChain):
 
     def log_snr(self, t: Tensor) -> Tensor:
         """log SNR at levels t ≥ 1, float64."""
-        return log_snr(self.log_alpha_bar[t])
+        return log_snr(self.noising.log_alpha_bar(t).detach())
 
     def _levels(self, like: Tensor, t: int | Tensor) -> Tensor:
         if isinstance(t, Tensor):

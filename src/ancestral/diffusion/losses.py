@@ -9,13 +9,49 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ancestral import checks
 from ancestral.diffusion.draws import Draw
+from ancestral.diffusion.learned import LearnedSchedule
 from ancestral.diffusion.targets import Prediction, min_snr_weight
 from ancestral.distributions import DiagonalNormal, sum_event
 from ancestral.elbo import Loss
 
 if TYPE_CHECKING:
     from ancestral.diffusion.ddpm import DDPM
+
+
+LOSSES = ("simple", "vlb", "min-snr", "hybrid")
+
+
+def check_loss(loss: str, *, variance: str, learned: bool) -> None:
+    """Refuse a loss that does not train what is learned: the reverse variance, or the schedule."""
+    checks.one_of("loss", loss, LOSSES)
+    if variance == "learned" and loss in ("simple", "min-snr"):
+        raise ValueError(
+            f"variance is 'learned' and loss is {loss!r}, which gives it no gradient. Use loss "
+            "'hybrid' or 'vlb', or variance 'beta' or 'posterior'."
+        )
+    if learned and loss != "vlb":
+        raise ValueError(
+            f"the schedule is learned and loss is {loss!r}, which is no bound: it would be lowered by a "
+            "change of the noise alone. Use loss 'vlb', or a fixed schedule."
+        )
+    if loss == "hybrid" and variance != "learned":
+        raise ValueError(
+            f"loss is 'hybrid' and variance is {variance!r}: its second part only trains a learned "
+            "variance. Use variance 'learned', or loss 'simple'."
+        )
+
+
+def describe(chain: DDPM) -> str:
+    """What a chain's training loss is called in reports."""
+    names = {
+        "simple": f"simple (squared error of {chain.prediction})",
+        "vlb": "negative ELBO (exact VLB, one t)",
+        "min-snr": f"min-SNR-{chain.gamma:g} (squared error of {chain.prediction})",
+        "hybrid": f"simple (squared error of {chain.prediction}) + {chain.vlb_weight:g} VLB",
+    }
+    return names[chain.loss]
 
 
 def named_loss(chain: DDPM, x: Tensor) -> Loss:
@@ -66,8 +102,12 @@ def vlb(chain: DDPM, x: Tensor, u: Tensor, noised: Noised, predicted: Prediction
     others = (chain.T - 1) / (1.0 - chain.first_share) if chain.T > 1 else 0.0
     matching = others * draw.weighed(costs).mean()
     prior = kl_divergence(chain.q_top(u), chain.p_top(len(x))).mean()
+    value = reconstruction + matching + prior
+    if isinstance(chain.noising, LearnedSchedule):
+        middles = (draw.cell + 0.5) / chain.draws.cells
+        value = value + chain.noising.variance_loss(middles, draw.weighed(costs.square()))
     return Loss(
-        reconstruction + matching + prior,
+        value,
         {
             "reconstruction": reconstruction.detach(),
             "matching": matching.detach(),
