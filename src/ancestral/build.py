@@ -16,7 +16,8 @@ from ancestral.config import (
     ModelConfig,
     VAEConfig,
 )
-from ancestral.diffusion import DDPM, LearnedSchedule
+from ancestral.diffusion import DDPM, ContinuousDDPM, LearnedSchedule, LogLinear
+from ancestral.diffusion.noising import Gamma
 from ancestral.elbo import Reweighting
 from ancestral.hierarchical import LadderHVAE, MarkovHVAE
 from ancestral.likelihoods import (
@@ -40,6 +41,9 @@ from ancestral.scaling import Scaling
 from ancestral.schedules import Schedule
 from ancestral.spec import DataSpec
 from ancestral.vae import VAE
+
+CONTINUOUS_STEPS = 1000
+"""Levels that a chain of continuous time is sampled at by default."""
 
 
 def build_chain(
@@ -188,28 +192,54 @@ def _ladder(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> LadderHVAE:
     )
 
 
-def build_schedule(config: DDPMConfig, spec: DataSpec) -> Schedule | LearnedSchedule:
-    """The noise schedule that the options name."""
-    if config.schedule == "linear":
-        return Schedule.linear(config.T)
-    if config.schedule == "cosine":
-        return Schedule.cosine(config.T)
-    if config.schedule == "sigmoid":
-        return Schedule.sigmoid(config.T)
+def build_schedule(config: DDPMConfig, spec: DataSpec) -> Schedule | Gamma:
+    """The noise schedule that the options name; for continuous T its function."""
     first = config.first_log_snr
     if first is None:
         # Data in [-1, 1] have levels 2 / (levels - 1) apart; at log-SNR l the noise is about e^(-l/2) wide.
         # Few levels are further apart than the data are wide, and want less noise than that.
         first = 9.0 if spec.levels is None else max(2.0 * math.log((spec.levels - 1) / 2.0), 2.5)
+    T = CONTINUOUS_STEPS if config.T == "continuous" else config.T
     if config.schedule == "learned":
-        return LearnedSchedule(config.T, first=first, last=config.last_log_snr)
-    return Schedule.log_linear(config.T, first=first, last=config.last_log_snr)
+        return LearnedSchedule(T, first=first, last=config.last_log_snr)
+    if config.T == "continuous":
+        if config.schedule != "log-linear":
+            raise ValueError(
+                f"T is continuous and schedule is {config.schedule!r}, which is one of whole levels. Use "
+                "schedule log-linear or learned, or a whole number for T."
+            )
+        return LogLinear(T, first=first, last=config.last_log_snr)
+    if config.schedule == "linear":
+        return Schedule.linear(T)
+    if config.schedule == "cosine":
+        return Schedule.cosine(T)
+    if config.schedule == "sigmoid":
+        return Schedule.sigmoid(T)
+    return Schedule.log_linear(T, first=first, last=config.last_log_snr)
 
 
 def _ddpm(config: DDPMConfig, spec: DataSpec, scaling: Scaling) -> DDPM:
+    schedule = build_schedule(config, spec)
+    network = _denoiser(config, spec, 2 if config.variance == "learned" else 1)
+    if config.T == "continuous":
+        if config.loss != "vlb":
+            raise ValueError(
+                f"T is continuous and loss is {config.loss!r}; in continuous time there is the bound only. "
+                "Use loss vlb, or a whole number for T."
+            )
+        assert isinstance(schedule, Gamma)
+        return ContinuousDDPM(
+            network,
+            schedule=schedule,
+            scaling=scaling,
+            spec=spec,
+            prediction=config.prediction,
+            variance=config.variance,
+            sampling=config.sampling,
+        )
     return DDPM(
-        _denoiser(config, spec, 2 if config.variance == "learned" else 1),
-        schedule=build_schedule(config, spec),
+        network,
+        schedule=schedule,
         scaling=scaling,
         spec=spec,
         prediction=config.prediction,

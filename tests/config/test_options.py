@@ -111,6 +111,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
         },
     ),
     (MIN_SNR, IMAGES, {"gamma": 0.5}),
+    (UNET, IMAGES, {"T": "continuous", "schedule": "learned"}),
     (TIME_MLP, VECTORS, {"width": 8, "blocks": 2, "dropout": 0.5, "prediction": "data", "fourier": (1,)}),
 ]
 SINGLE = [
@@ -155,6 +156,7 @@ def test_every_option_of_a_model_is_looked_at(kind):
         (DDPMConfig, "channels", "64"),
         (DDPMConfig, "attention", None),
         (DDPMConfig, "T", 1e3),
+        (DDPMConfig, "T", "continuos"),
         (DDPMConfig, "patch", 2.0),
         (DDPMConfig, "fourier", 7),
         (DDPMConfig, "fourier", (7.0,)),
@@ -303,7 +305,7 @@ EVERYTHING: list[ModelConfig] = [
         fourier=(-1, 2),
         dropout=0.9,
     ),
-    DDPMConfig(network="transformer", patch=4, positions="learned"),
+    DDPMConfig(T="continuous", network="transformer", patch=4, positions="learned"),
 ]
 """With no option at its default, among those of one kind."""
 

@@ -35,8 +35,18 @@ def state(model, training, data) -> TrainingState:
         (DDPMConfig(T=12, sampling="importance"), vectors(), False),
         (DDPMConfig(T=12, sampling="importance"), vectors(), True),
         (DDPMConfig(T=12, schedule="learned"), vectors(), False),
+        (DDPMConfig(T="continuous", schedule="learned", sampling="importance"), vectors(), False),
     ],
-    ids=["vae", "ladder", "ddpm", "recomputed", "importance", "importance, recomputed", "learned schedule"],
+    ids=[
+        "vae",
+        "ladder",
+        "ddpm",
+        "recomputed",
+        "importance",
+        "importance, recomputed",
+        "learned schedule",
+        "continuous",
+    ],
 )
 def test_a_compiled_step_is_the_plain_step(model, data, recompute):
     """The same draws, so the same losses, terms, gradients and weights, up to the order of sums."""

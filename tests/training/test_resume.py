@@ -30,6 +30,7 @@ CASES: dict[str, tuple[ModelConfig, str]] = {
         replace(MODELS["ddpm"], schedule="learned", sampling="importance"),
         "fp32",
     ),
+    "continuous ddpm": (replace(MODELS["ddpm"], T="continuous", schedule="learned"), "fp32"),
     "ddpm with dropout": (with_dropout(MODELS["ddpm"]), "auto"),
 }
 each_case = pytest.mark.parametrize(("model", "precision"), CASES.values(), ids=CASES.keys())

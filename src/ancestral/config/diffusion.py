@@ -23,8 +23,9 @@ class DDPMConfig:
 
     kind: ClassVar[str] = "ddpm"
 
-    T: int = 1000
-    """Noise levels."""
+    T: int | Literal["continuous"] = 1000
+    """Noise levels; or continuous, the limit of many: trained and evaluated at random times, for loss vlb,
+    schedule log-linear or learned, and any prediction but the mean."""
     schedule: ScheduleName = "log-linear"
     """linear (Ho et al. 2020), cosine (Nichol & Dhariwal 2021), sigmoid (Jabri et al. 2023); log-linear, with
     equal steps of log-SNR, which suits the VLB, or learned, which starts so (both Kingma et al. 2021)."""
@@ -73,7 +74,11 @@ class DDPMConfig:
     __pydantic_config__: ClassVar = STRICT
 
     def __post_init__(self) -> None:
-        checks.integer("T", self.T, low=1, high=1_000_000)
+        if isinstance(self.T, str):
+            if self.T != "continuous":
+                raise ValueError(f"T is {self.T!r}; it must be a whole number, or continuous.")
+        else:
+            checks.integer("T", self.T, low=1, high=1_000_000)
         checks.one_of("schedule", self.schedule, get_args(ScheduleName))
         if self.first_log_snr is not None:
             checks.number("first_log_snr", self.first_log_snr, low=-20.0, high=30.0)

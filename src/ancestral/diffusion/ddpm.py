@@ -54,6 +54,9 @@ class DDPM(MarginalChain):
     how the t of a batch are drawn: "uniform", "even" or "importance" (``draws``).
     """
 
+    continuous: bool = False
+    """Whether levels are numbers in [0, 1], with ``matching_at`` a density of the matching term there."""
+
     def __init__(
         self,
         network: nn.Module,
@@ -149,19 +152,26 @@ class DDPM(MarginalChain):
 
     def predict(self, z: Tensor, t: int | Tensor, s: int | None = None) -> Prediction:
         """The network's prediction at (z_t, t), and the reverse law to level s (t − 1 when left out)."""
-        k = self.coefficients(z, t, s)
-        target, raw = self.ask(z, self.noising.time(self._levels(z, t)).to(z.dtype))
-        low, high = k.log_variance
+        step = self.coefficients(z, t, s)
+        answer = self.ask(z, self.noising.time(self._levels(z, t)).to(z.dtype))
+        # The network's target is of the step t → t − 1 also where a sampler goes further down.
+        return self.understood(z, answer, at=step if s is None else self.coefficients(z, t), step=step)
+
+    def understood(
+        self, z: Tensor, answer: tuple[Tensor, Tensor | None], *, at: Coefficients, step: Coefficients
+    ) -> Prediction:
+        """What an answer of the network (``ask``) at z_t says of a step down; its target is of ``at``."""
+        target, raw = answer
+        low, high = step.log_variance
         if raw is not None:
             log_variance = low + torch.sigmoid(raw) * (high - low)
         else:
             log_variance = low if self.variance == "posterior" else high
-        # The network's target is of the step t → t − 1 also where a sampler goes further down.
-        data = self.to_data(target, z, k if s is None else self.coefficients(z, t))
+        data = self.to_data(target, z, at)
         return Prediction(
             target=target,
             data=data,
-            mean=k.c0 * data + k.ct * z,
+            mean=step.c0 * data + step.ct * z,
             sigma=(0.5 * log_variance).exp().expand_as(z),
         )
 

@@ -65,13 +65,26 @@ def from_data(prediction: str, data: Tensor, z: Tensor, k: Coefficients) -> Tens
     return data
 
 
+def per_data_error(prediction: str, k: Coefficients) -> Tensor:
+    """The squared error of a target over that of the data it belongs to, (n, 1, …)."""
+    if prediction == "noise":
+        return (k.signal / k.noise).square()
+    if prediction == "velocity":
+        return 1.0 / k.noise.square()
+    if prediction == "mean":
+        return k.c0.square()
+    return torch.ones_like(k.signal)
+
+
+def noise_error(prediction: str, error: Tensor, k: Coefficients) -> Tensor:
+    """‖ε − ε̂‖² from the squared error of a target that is of no step, (n,) each."""
+    if prediction == "noise":
+        return error
+    per_error = k.signal if prediction == "velocity" else k.signal / k.noise
+    return per_error.square().flatten() * error
+
+
 def min_snr_weight(prediction: str, k: Coefficients, gamma: float) -> Tensor:
     """min(SNR, gamma) per squared error of the data, in the units of the target's error, (n,)."""
     snr = (k.signal / k.noise).square()
-    per_data_error = {
-        "data": torch.ones_like(snr),
-        "noise": snr,
-        "velocity": 1.0 / k.noise.square(),
-        "mean": k.c0.square(),
-    }[prediction]
-    return (snr.clamp(max=gamma) / per_data_error).flatten()
+    return (snr.clamp(max=gamma) / per_data_error(prediction, k)).flatten()
