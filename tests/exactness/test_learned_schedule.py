@@ -129,21 +129,37 @@ def test_what_cannot_be_is_refused():
 @pytest.mark.parametrize("variance", ["beta", "posterior", "learned"])
 @pytest.mark.parametrize("T", [1, 2, 6])
 def test_the_ends_have_the_gradient_of_the_bound(T, variance):
-    """Of one draw of the loss, by finite differences; the network's own dependence on the time included."""
+    """Of one draw of the loss, by finite differences, with the times that the network is told held fixed."""
     chain, mean, _ = gaussian(bent(T, first=5.0, last=-4.0), variance=variance)
-    x = mean + torch.randn(40, 2)
+    x, ends = mean + torch.randn(40, 2), chain.noising.ends
+    held = bent(T, first=5.0, last=-4.0)
+    chain.noising.time = held.time
 
     def value() -> Tensor:
         torch.manual_seed(1)
         return chain.training_loss(x).value
 
-    ends = chain.noising.ends
     (gradient,) = torch.autograd.grad(value(), ends)
     for i in range(2):
         expected = numeric(lambda: float(value().detach()), ends, i)
         assert float(gradient[i]) == pytest.approx(expected, rel=1e-6, abs=1e-6)
     if T > 1:
         assert gradient.all()
+
+
+@pytest.mark.parametrize("T", [2, 6])
+def test_with_the_best_network_they_have_it_on_average(T):
+    """The network follows γ in ``plain_vlb``; that its time takes no gradient makes no difference."""
+    chain, mean, covariance = gaussian(bent(T, first=2.0, last=-2.0))
+    law, ends = MultivariateNormal(mean, covariance), chain.noising.ends
+    draws = torch.stack(
+        [torch.autograd.grad(chain.training_loss(law.sample((500,))).value, ends)[0] for _ in range(300)]
+    )
+    stderr = draws.std(dim=0) / math.sqrt(300)
+    for i in range(2):
+        expected = numeric(lambda: plain_vlb(chain, mean, covariance), ends, i)
+        assert abs(float(draws[:, i].mean()) - expected) < 4.5 * float(stderr[i])
+        assert float(stderr[i]) < 0.1 * abs(expected)
 
 
 def second_moment(schedule: LearnedSchedule, error: Callable[[Tensor], Tensor]) -> float:
