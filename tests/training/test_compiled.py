@@ -19,6 +19,12 @@ pytestmark = pytest.mark.filterwarnings("default")
 COMPILED = replace(TRAINING, compile="on", precision="fp32")
 
 
+@pytest.fixture(autouse=True)
+def _compiling_afresh():
+    """Torch compiles one function for at most eight sets of arguments in a process; each case is one."""
+    torch.compiler.reset()
+
+
 def state(model, training, data) -> TrainingState:
     torch.manual_seed(0)
     return TrainingState(built(model, data), training)
