@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from ancestral.diffusion import DDPM
+from ancestral.diffusion.noising import Gamma
 from ancestral.scaling import Scaling
 from ancestral.schedules import Schedule
 from ancestral.spec import DataSpec
@@ -91,6 +92,41 @@ class LinearDenoiser(nn.Module):
             out = c0 * data + ct * z
         else:
             out = {"noise": eps, "data": data, "velocity": signal * eps - noise * data}[self.prediction]
+        if self.share is None:
+            return out
+        return torch.cat([out, torch.full_like(out, math.log(self.share / (1.0 - self.share)))], dim=1)
+
+
+class ExactDenoiser(nn.Module):
+    """The noise E[ε|z] for data N(mean, covariance), at any log-SNR: it reads a time as its chain tells it.
+
+    ``schedule`` is a ``Schedule``, whose time is t / T, or a ``Gamma``, whose time is affine in log-SNR.
+    """
+
+    def __init__(
+        self, schedule: Schedule | Gamma, mean: Tensor, covariance: Tensor, *, share: float | None = None
+    ) -> None:
+        super().__init__()
+        values, self.vectors = torch.linalg.eigh(covariance)
+        self.values, self.mean, self.share = values, mean, share
+        self.log_snr = None if isinstance(schedule, Gamma) else schedule.log_snr
+        self.line = (schedule.start, schedule.width) if isinstance(schedule, Gamma) else None
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def gamma(self, time: Tensor) -> Tensor:
+        if self.line is not None:
+            return self.line[0] + self.line[1] * time
+        # Between two levels a time is that of the log-SNR between them.
+        assert self.log_snr is not None
+        at = time * len(self.log_snr) - 1.0
+        below = at.floor().long().clamp(0, len(self.log_snr) - 2)
+        low, high = self.log_snr[below], self.log_snr[below + 1]
+        return -(low + (at - below) * (high - low))
+
+    def forward(self, z: Tensor, time: Tensor) -> Tensor:
+        bar = torch.sigmoid(-self.gamma(time))[:, None]
+        off = (z - bar.sqrt() * self.mean) @ self.vectors
+        out = self.scale * (((1.0 - bar).sqrt() / (bar * self.values + 1.0 - bar) * off) @ self.vectors.T)
         if self.share is None:
             return out
         return torch.cat([out, torch.full_like(out, math.log(self.share / (1.0 - self.share)))], dim=1)
@@ -178,6 +214,7 @@ def gaussian_ddpm(
     variance: str = "posterior",
     share: float = 0.3,
     loss: str = "vlb",
+    sampling: str = "even",
     scaling: Scaling | None = None,
 ) -> DDPM:
     """A DDPM with the best linear network for u ~ N(mean, covariance), or one ``off`` it by a factor."""
@@ -199,4 +236,5 @@ def gaussian_ddpm(
         prediction=prediction,
         variance=variance,
         loss=loss,
+        sampling=sampling,
     )

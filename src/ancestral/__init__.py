@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from ancestral.data import Dataset as Dataset
     from ancestral.data import load_data as load_data
     from ancestral.diffusion import DDPM as DDPM
+    from ancestral.diffusion import ContinuousDDPM as ContinuousDDPM
+    from ancestral.diffusion import LearnedSchedule as LearnedSchedule
+    from ancestral.diffusion import LogLinear as LogLinear
     from ancestral.elbo import Elbo as Elbo
     from ancestral.elbo import Loss as Loss
     from ancestral.elbo import Reweighting as Reweighting
@@ -64,7 +67,7 @@ _HOMES = {
         "VAEConfig",
     ],
     "data": ["Dataset", "load_data"],
-    "diffusion": ["DDPM"],
+    "diffusion": ["ContinuousDDPM", "DDPM", "LearnedSchedule", "LogLinear"],
     "elbo": ["Elbo", "Loss", "Reweighting"],
     "evaluation": ["Evaluation", "Ruler", "evaluate", "log_likelihood", "save_picture"],
     "hierarchical": ["LadderHVAE", "MarkovHVAE"],

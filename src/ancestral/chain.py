@@ -258,6 +258,13 @@ class Chain(nn.Module, ABC):
         if self.kl_weight is not None:
             self.kl_weight.fill_(self.reweighting.kl_weight(step))
 
+    def observe(self, seen: dict[str, Tensor]) -> None:
+        """Keep what ``training_loss`` left in ``Loss.seen``, once for each training step: by default nothing.
+
+        A loss is a function of weights and data, so that it can be compiled and asked for at any time. What
+        a chain remembers from step to step (in buffers, which checkpoints hold) it takes in here.
+        """
+
     def generate(self, n: int) -> Iterator[tuple[int, Tensor | Distribution]]:
         """Ancestral sampling, level by level: (t, z_t) for t = T … 1, then (0, the law p(x|z_1)).
 

@@ -67,6 +67,8 @@ class Loss:
     """A scalar, the mean over the batch, in the units of nats per example."""
     terms: dict[str, Tensor] = field(default_factory=dict)
     """Detached scalars to log, by name."""
+    seen: dict[str, Tensor] = field(default_factory=dict)
+    """Detached tensors of the step for ``Chain.observe``, by name; most chains keep nothing."""
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class MarginalChain(Chain):
             averaged(reconstruction), averaged(matching), averaged(prior), self.spec.dims, self.discrete
         )
 
-    def elbo_sampled(self, x: Tensor, *, levels: int = 1) -> Elbo:
+    def elbo_sampled(self, x: Tensor, *, levels: int = 1, h: Features | None = None) -> Elbo:
         """The ELBO with its sum of matching terms estimated from ``levels`` random t, at 1 + levels calls.
 
         t is drawn uniformly, with replacement, for each example and draw. Unbiased; the spread of ``total``
@@ -76,16 +76,16 @@ class MarginalChain(Chain):
         checks.integer("levels", levels, low=1)
         count = levels if self.T > 1 else 0
         place = torch.rand(len(x), count, dtype=torch.float64, device=x.device)
-        return self.elbo_at(x, place, torch.full_like(place, 1.0 / levels))
+        return self.elbo_at(x, place, torch.full_like(place, 1.0 / levels), h=h)
 
-    def elbo_at(self, x: Tensor, place: Tensor, weight: Tensor) -> Elbo:
+    def elbo_at(self, x: Tensor, place: Tensor, weight: Tensor, *, h: Features | None = None) -> Elbo:
         """The ELBO with its sum of matching terms estimated from given levels, at 1 + m calls.
 
         ``place``, (n, m) in [0, 1), says where among the matching terms each draw falls: 0 is z_1's end and 1
         z_T's, each level having an equal part. ``weight``, (n, m), multiplies a draw's term as if the terms'
         mean were asked for: it is unbiased where each place has the density 1 / (m · weight).
         """
-        n, h = len(x), self.features(x)
+        n, h = len(x), self.features(x) if h is None else h
         reconstruction, prior = self._ends(x, h)
         matching = reconstruction.new_zeros(n, self.T - 1)
         if self.T > 1:

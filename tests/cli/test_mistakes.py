@@ -64,6 +64,7 @@ MODELS: dict[str, dict[str, list[object]]] = {
         "first-log-snr": [31, "nan"],
         "last-log-snr": [-31, "inf"],
         "gamma": [0, -1, "nan"],
+        "fourier": [-5, 13],
         "channels": [0, -1],
         "blocks": [0, 1001],
         "attention": [0, -8],

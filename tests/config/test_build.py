@@ -21,7 +21,7 @@ from ancestral.config import (
     VAEConfig,
 )
 from ancestral.data import Dataset
-from ancestral.diffusion import DDPM
+from ancestral.diffusion import DDPM, ContinuousDDPM
 from ancestral.hierarchical import LadderHVAE, MarkovHVAE
 from ancestral.networks import Transformer
 from ancestral.networks.deep_ladder import Bottleneck
@@ -43,8 +43,8 @@ KINDS = ("gaussian", "discretized-gaussian", "discretized-logistic")
 SIGMAS = ("fixed", "shared", "per-pixel", "predicted")
 
 
-def works(model: ModelConfig, data: Dataset) -> Chain:
-    """Build, take a step that reaches every parameter, bound the data and sample."""
+def works(model: ModelConfig, data: Dataset, *, steps: int | None = None) -> Chain:
+    """Build, take a step that reaches every parameter, bound the data and sample (a DDPM in ``steps``)."""
     chain = built(model, data)
     state = TrainingState(chain, OPTIONS)
     (record,) = train(state, data)
@@ -55,9 +55,11 @@ def works(model: ModelConfig, data: Dataset) -> Chain:
     with torch.no_grad():
         elbo = chain.elbo(data.test.x[:2])
     assert elbo.total.shape == (2,)
-    assert elbo.matching.shape == (2, chain.T - 1)
+    continuous = isinstance(chain, ContinuousDDPM)
+    assert elbo.matching.shape == (2, 1 if continuous else chain.T - 1)
     assert bool(torch.isfinite(elbo.total).all())
-    draw, mean = chain.sample(2), chain.sample(2, final="mean")
+    options = {"steps": steps} if steps else {}
+    draw, mean = chain.sample(2, **options), chain.sample(2, final="mean", **options)
     assert draw.shape == mean.shape == (2, *data.spec.shape)
     assert bool(torch.isfinite(mean).all())
     if elbo.discrete:
@@ -210,7 +212,7 @@ def test_24_levels_train(source, block):
 
 
 @pytest.mark.parametrize("source", DATA)
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid", "log-linear"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid", "log-linear", "learned"])
 @pytest.mark.parametrize("T", [1, 2, 21])
 def test_a_ddpm(source, schedule, T):
     model = DDPMConfig(T=T, schedule=schedule, channels=(4,), blocks=1, width=6)
@@ -241,6 +243,27 @@ def test_what_a_ddpm_learns(source, prediction, variance, loss):
             works(model, DATA[source])
         return
     works(model, DATA[source])
+
+
+@pytest.mark.parametrize("source", DATA)
+@pytest.mark.parametrize("schedule", ["log-linear", "learned"])
+@pytest.mark.parametrize("sampling", ["uniform", "even", "importance"])
+def test_a_ddpm_of_continuous_time(source, schedule, sampling):
+    model = DDPMConfig(T="continuous", schedule=schedule, sampling=sampling, channels=(4,), blocks=1, width=6)
+    chain = works(model, DATA[source], steps=3)
+    assert isinstance(chain, ContinuousDDPM)
+    assert chain.continuous
+    assert chain.T == 1000
+
+
+def test_what_continuous_time_does_not_have():
+    for options, message in (
+        ({"loss": "simple", "variance": "beta"}, "loss is 'simple'.*there is the bound only"),
+        ({"schedule": "cosine"}, "schedule is 'cosine'.*Use schedule log-linear or learned"),
+        ({"prediction": "mean"}, "prediction is 'mean'.*continuous time has none"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            built(DDPMConfig(T="continuous", **options), DATA["2 numbers"])
 
 
 @pytest.mark.parametrize("side", [8, 4])

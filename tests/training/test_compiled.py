@@ -19,6 +19,12 @@ pytestmark = pytest.mark.filterwarnings("default")
 COMPILED = replace(TRAINING, compile="on", precision="fp32")
 
 
+@pytest.fixture(autouse=True)
+def _compiling_afresh():
+    """Torch compiles one function for at most eight sets of arguments in a process; each case is one."""
+    torch.compiler.reset()
+
+
 def state(model, training, data) -> TrainingState:
     torch.manual_seed(0)
     return TrainingState(built(model, data), training)
@@ -33,8 +39,22 @@ def state(model, training, data) -> TrainingState:
         (HVAEConfig(levels=2, width=8, objective="dreg", training_samples=3), vectors(), False),
         (DDPMConfig(T=12, channels=(16,)), images(), False),
         (DDPMConfig(T=12, dropout=0.2), vectors(), True),
+        (DDPMConfig(T=12, sampling="importance"), vectors(), False),
+        (DDPMConfig(T=12, sampling="importance"), vectors(), True),
+        (DDPMConfig(T=12, schedule="learned"), vectors(), False),
+        (DDPMConfig(T="continuous", schedule="learned", sampling="importance"), vectors(), False),
     ],
-    ids=["vae", "ladder", "dreg", "ddpm", "recomputed"],
+    ids=[
+        "vae",
+        "ladder",
+        "dreg",
+        "ddpm",
+        "recomputed",
+        "importance",
+        "importance, recomputed",
+        "learned schedule",
+        "continuous",
+    ],
 )
 def test_a_compiled_step_is_the_plain_step(model, data, recompute):
     """The same draws, so the same losses, terms, gradients and weights, up to the order of sums."""

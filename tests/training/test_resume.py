@@ -30,6 +30,12 @@ CASES: dict[str, tuple[ModelConfig, str]] = {
     "ddpm": (MODELS["ddpm"], "fp32"),
     "ddpm in bf16": (MODELS["ddpm"], "bf16"),
     "transformer with dropout in bf16": (with_dropout(MODELS["transformer"]), "bf16"),
+    "ddpm with importance sampling": (replace(MODELS["ddpm"], sampling="importance"), "fp32"),
+    "ddpm with a learned schedule": (
+        replace(MODELS["ddpm"], schedule="learned", sampling="importance"),
+        "fp32",
+    ),
+    "continuous ddpm": (replace(MODELS["ddpm"], T="continuous", schedule="learned"), "fp32"),
     "ddpm with dropout": (with_dropout(MODELS["ddpm"]), "auto"),
 }
 each_case = pytest.mark.parametrize(("model", "precision"), CASES.values(), ids=CASES.keys())

@@ -30,6 +30,7 @@ from ancestral.config.diffusion import (
     ImageNetwork,
     Positions,
     Prediction,
+    Sampling,
     ScheduleName,
     Variance,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "Prediction",
     "Q",
     "RunConfig",
+    "Sampling",
     "ScheduleName",
     "Sigma",
     "TrainingConfig",

@@ -10,10 +10,11 @@ from ancestral.config.strict import STRICT, check_sizes
 
 ImageNetwork = Literal["unet", "transformer"]
 Positions = Literal["rotary", "learned"]
-ScheduleName = Literal["linear", "cosine", "sigmoid", "log-linear"]
+ScheduleName = Literal["linear", "cosine", "sigmoid", "log-linear", "learned"]
 Prediction = Literal["noise", "data", "mean", "velocity"]
 Variance = Literal["beta", "posterior", "learned"]
 DiffusionLoss = Literal["simple", "vlb", "min-snr", "hybrid"]
+Sampling = Literal["uniform", "even", "importance"]
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,18 @@ class DDPMConfig:
 
     kind: ClassVar[str] = "ddpm"
 
-    T: int = 1000
-    """Noise levels."""
+    T: int | Literal["continuous"] = 1000
+    """Noise levels; or continuous, the limit of many: trained and evaluated at random times, for loss vlb,
+    schedule log-linear or learned, and any prediction but the mean."""
     schedule: ScheduleName = "log-linear"
-    """linear (Ho et al. 2020), cosine (Nichol & Dhariwal 2021), sigmoid (Jabri et al. 2023), or
-    log-linear, with equal steps of log-SNR (Kingma et al. 2021), which suits the VLB."""
+    """linear (Ho et al. 2020), cosine (Nichol & Dhariwal 2021), sigmoid (Jabri et al. 2023); log-linear, with
+    equal steps of log-SNR, which suits the VLB, or learned, which starts so (both Kingma et al. 2021)."""
     first_log_snr: float | None = None
-    """log-linear: log-SNR at t = 1. By default where the noise is as wide as one level of integer data (what
-    is finer is left to the reconstruction term), but at least 2.5; and 9 for real numbers."""
+    """log-linear: log-SNR at t = 1; learned: where that starts. By default where the noise is as wide as one
+    level of integer data (what is finer is left to the reconstruction term), but at least 2.5; and 9 for
+    real numbers."""
     last_log_snr: float = -9.0
-    """log-linear: log-SNR at t = T."""
+    """log-linear: log-SNR at t = T; learned: where that starts."""
     prediction: Prediction = "velocity"
     """What the network is asked for: noise, data (x_0), mean (of the reverse step) or velocity."""
     variance: Variance = "learned"
@@ -41,6 +44,9 @@ class DDPMConfig:
     VLB for the learned variance)."""
     gamma: float = 5.0
     """The cap of min-snr."""
+    sampling: Sampling = "even"
+    """Of the levels that a batch is trained at: uniform, even (spread over the batch), or importance (even,
+    and more often where the loss was large; Nichol & Dhariwal 2021). Each is unbiased."""
     network: ImageNetwork = "unet"
     """For images; vectors have a residual mlp."""
     channels: tuple[int, ...] | None = None
@@ -59,13 +65,20 @@ class DDPMConfig:
     """transformer: where its tokens are, by rotated queries and keys or by learned vectors."""
     width: int = 128
     """transformer: width of its tokens. Vectors: width of the residual mlp."""
+    fourier: tuple[int, ...] = ()
+    """Exponents n of the sin(2^n π z) and cos(2^n π z) that the network reads beside z: (7, 8) is for 8-bit
+    data. By default none."""
     dropout: float = 0.0
     """Share of hidden units dropped in training."""
 
     __pydantic_config__: ClassVar = STRICT
 
     def __post_init__(self) -> None:
-        checks.integer("T", self.T, low=1, high=1_000_000)
+        if isinstance(self.T, str):
+            if self.T != "continuous":
+                raise ValueError(f"T is {self.T!r}; it must be a whole number, or continuous.")
+        else:
+            checks.integer("T", self.T, low=1, high=1_000_000)
         checks.one_of("schedule", self.schedule, get_args(ScheduleName))
         if self.first_log_snr is not None:
             checks.number("first_log_snr", self.first_log_snr, low=-20.0, high=30.0)
@@ -74,6 +87,7 @@ class DDPMConfig:
         checks.one_of("variance", self.variance, get_args(Variance))
         checks.one_of("loss", self.loss, get_args(DiffusionLoss))
         checks.number("gamma", self.gamma, above=0.0)
+        checks.one_of("sampling", self.sampling, get_args(Sampling))
         if self.channels is not None:
             check_sizes("channels", self.channels)
             if not self.channels:
@@ -82,6 +96,7 @@ class DDPMConfig:
             if getattr(self, name) is not None:
                 checks.integer(name, getattr(self, name), low=1, high=high)
         check_sizes("attention", self.attention)
+        check_sizes("fourier", self.fourier, low=-4, high=12)
         checks.integer("width", self.width, low=1, high=1 << 14)
         checks.number("dropout", self.dropout, low=0.0, below=1.0)
         checks.one_of("network", self.network, get_args(ImageNetwork))

@@ -8,9 +8,9 @@ STRICT: dict[str, str] = {"extra": "forbid"}
 """For pydantic, which reads config.json: no name that is not an option."""
 
 
-def check_sizes(what: str, sizes: object) -> None:
-    """Refuse what is not a list of whole numbers ≥ 1."""
+def check_sizes(what: str, sizes: object, *, low: int = 1, high: int = 1 << 20) -> None:
+    """Refuse what is not a list of whole numbers within the bounds, by default ≥ 1."""
     if not isinstance(sizes, tuple | list):
         raise ValueError(f"{what} is {sizes!r}; it must be whole numbers in parentheses, such as (64, 32).")
     for size in sizes:
-        checks.integer(f"a number in {what}", size, low=1, high=1 << 20)
+        checks.integer(f"a number in {what}", size, low=low, high=high)

@@ -112,7 +112,8 @@ def evaluate(
     default numbers). ``levels`` estimates the sum of matching terms from that many random t per example
     instead of sweeping over all, for chains whose q(z_t|x) is closed-form; ``draws`` says how these are
     drawn: "uniform", "low-discrepancy" or "importance" (see ``levels``). From 2 levels on the error of the
-    draws alone is told as well. The last batch counts like the others; the caller's random state is left as it was.
+    draws alone is told as well. The last batch counts like the others; the caller's random state is left
+    as it was.
     """
     checks.one_of("bound", bound, SAMPLES)
     samples = SAMPLES[bound] if samples is None else samples

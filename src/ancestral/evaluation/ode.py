@@ -25,8 +25,8 @@ from torch import Tensor
 from ancestral import checks
 from ancestral.data import Examples, feed
 from ancestral.evaluation.bounds import Progress, evaluation_mode
-from ancestral.evaluation.estimate import Estimate
 from ancestral.evaluation.errors import DrawError
+from ancestral.evaluation.estimate import Estimate
 from ancestral.evaluation.flow import Density, Flow, Solver, log_density, needs_torchdiffeq
 from ancestral.marginal import MarginalChain
 from ancestral.randomness import own_randomness, reseed

@@ -36,7 +36,7 @@ class ProbabilityFlow:
             )
         self.chain = chain
         # Falling in t, and searched in rising order.
-        self.log_snr = chain.log_snr(torch.arange(1, chain.T + 1, device=chain.log_alpha_bar.device))
+        self.log_snr = chain.log_snr(torch.arange(1, chain.T + 1, device=next(chain.parameters()).device))
         self.start, self.end = float(self.log_snr[0]), float(self.log_snr[-1])
 
     def __call__(self, z: Tensor, log_snr: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class ProbabilityFlow:
         snr = log_snr.to(self.log_snr)
         signal, noise = torch.sigmoid(snr).sqrt(), torch.sigmoid(-snr).sqrt()
         alpha = signal.to(z.dtype)
-        time = (self.level(snr) / self.chain.T).to(z.dtype)
+        time = self.chain.noising.time(self.level(snr).reshape(1)).to(z.dtype)
         target, _ = self.chain.ask(z, time.expand(len(z)))
         # Of the closed forms, the three targets that are left read these two only.
         none = torch.zeros_like(alpha)

@@ -78,7 +78,7 @@ class Denoiser:
 
     def __init__(self, chain: DDPM, grid: Grid, like: Tensor) -> None:
         self.chain = chain
-        self.time = on(like, grid.levels / chain.T)
+        self.time = on(like, chain.noising.time(grid.levels.to(like.device)))
         signal = (0.5 * grid.log_alpha_bar).exp()
         noise = (-torch.expm1(grid.log_alpha_bar)).sqrt()
         # A predicted mean is that of a step between two whole levels; the other targets use no such step.

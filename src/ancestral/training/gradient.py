@@ -40,24 +40,34 @@ _COUNTED = 8
 """Examples on which the arithmetic of a step is counted."""
 
 
+Compiled = tuple[Tensor, list[str], dict[str, Tensor]]
+"""The loss and its terms, (1 + terms,), the terms' names, and what the chain is to observe."""
+
+
 class Gradient:
     """Computes the loss of a batch and leaves its gradient, per dimension, in the state's buckets."""
 
     def __init__(self, state: TrainingState, *, note: Note) -> None:
         self.state = state
         self.note = note
-        self._compiled: Callable[[Tensor], tuple[Tensor, list[str]]] | None = None
+        self._compiled: Callable[[Tensor], Compiled] | None = None
 
     def __call__(self, x: Tensor) -> Loss:
         """The loss of the examples x, (n, *shape), with everything detached."""
         if self.state.compiled is None:
             self.state.compiled = self._worth_compiling(x)
         with autocast(self.state.dtype, self.state.device):
-            if not self.state.compiled:
-                return self._plain(x)
-            if self._compiled is not None:
-                return self._replayed(x)
-            return self._first(x)
+            loss = self._computed(x)
+        if loss.seen:
+            self.state.chain.observe(loss.seen)
+        return loss
+
+    def _computed(self, x: Tensor) -> Loss:
+        if not self.state.compiled:
+            return self._plain(x)
+        if self._compiled is not None:
+            return self._replayed(x)
+        return self._first(x)
 
     def _plain(self, x: Tensor) -> Loss:
         loss = self.state.chain.training_loss(x)
@@ -65,7 +75,7 @@ class Gradient:
             bucket.gradient.zero_()
         # Per dimension, so that one clip and one rate suit data of any size.
         (loss.value / self.state.chain.spec.dims).backward()
-        return Loss(loss.value.detach(), loss.terms)
+        return Loss(loss.value.detach(), loss.terms, loss.seen)
 
     def _first(self, x: Tensor) -> Loss:
         """Compile, or say that it cannot be done and go on without."""
@@ -86,8 +96,8 @@ class Gradient:
 
     def _replayed(self, x: Tensor) -> Loss:
         assert self._compiled is not None
-        values, names = self._compiled(x)
-        return Loss(values[0], dict(zip(names, values[1:], strict=True)))
+        values, names, seen = self._compiled(x)
+        return Loss(values[0], dict(zip(names, values[1:], strict=True)), seen)
 
     def _worth_compiling(self, x: Tensor) -> bool:
         config, kind = self.state.config, self.state.device.type
@@ -119,24 +129,23 @@ class _LossOf(nn.Module):
         return loss.value / self.chain.spec.dims, loss
 
 
-def _compiled(state: TrainingState) -> Callable[[Tensor], tuple[Tensor, list[str]]]:
-    """One compiled graph: x to the loss and its terms, (1 + terms,), and the terms' names."""
+def _compiled(state: TrainingState) -> Callable[[Tensor], Compiled]:
+    """One compiled graph."""
     module, parts = _LossOf(state.chain), state.buckets
     names: list[str] = []
 
-    def loss_of(weights: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    def loss_of(weights: dict[str, Tensor], x: Tensor) -> tuple[Tensor, tuple[Tensor, dict[str, Tensor]]]:
         scaled, loss = torch.func.functional_call(module, weights, (x,))
         names[:] = loss.terms
-        return scaled, _reported(loss)
+        return scaled, (_reported(loss), loss.seen)
 
-    def step(weights: list[Tensor], gradients: list[Tensor], x: Tensor) -> Tensor:
+    def step(weights: list[Tensor], gradients: list[Tensor], x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         named = {f"chain.{name}": view for name, view in views(parts, weights).items()}
-        gradient, (_, reported) = torch.func.grad_and_value(loss_of, has_aux=True)(named, x)
+        gradient, (_, (reported, seen)) = torch.func.grad_and_value(loss_of, has_aux=True)(named, x)
         plain = {name.removeprefix("chain."): value for name, value in gradient.items()}
         for part, out in zip(parts, gradients, strict=True):
             out.copy_(part.flattened(plain))
-        reported_: Tensor = reported
-        return reported_
+        return reported, seen
 
     graphs = state.device.type == "cuda"
     compiled = torch.compile(step, fullgraph=True, dynamic=False, options=_options(state))
@@ -147,30 +156,32 @@ def _compiled(state: TrainingState) -> Callable[[Tensor], tuple[Tensor, list[str
         for tensor in (*weights, *gradients):
             torch._dynamo.mark_static_address(tensor)
 
-    def call(x: Tensor) -> tuple[Tensor, list[str]]:
+    def call(x: Tensor) -> Compiled:
         with torch.no_grad():
             if graphs:
                 torch.compiler.cudagraph_mark_step_begin()
-            values: Tensor = compiled(weights, gradients, x)
-            # A replay writes its results where the last one did.
-            return (values.clone() if graphs else values), names
+            values, seen = compiled(weights, gradients, x)
+            if graphs:
+                # A replay writes its results where the last one did.
+                values, seen = values.clone(), {name: value.clone() for name, value in seen.items()}
+            return values, names, seen
 
     return call
 
 
-def _compiled_loss(state: TrainingState) -> Callable[[Tensor], tuple[Tensor, list[str]]]:
+def _compiled_loss(state: TrainingState) -> Callable[[Tensor], Compiled]:
     """As ``_compiled``, with the forward and the backward pass each a graph of its own."""
     module = _LossOf(state.chain)
     compiled = torch.compile(module, fullgraph=True, dynamic=False, options=_options(state))
 
-    def call(x: Tensor) -> tuple[Tensor, list[str]]:
+    def call(x: Tensor) -> Compiled:
         scaled, loss = compiled(x)
         # A replayed graph writes its results where the last one did, and these are copies of them.
-        values = _reported(loss)
+        values, seen = _reported(loss), {name: value.clone() for name, value in loss.seen.items()}
         for bucket in state.buckets:
             bucket.gradient.zero_()
         scaled.backward()
-        return values, list(loss.terms)
+        return values, list(loss.terms), seen
 
     return call
 

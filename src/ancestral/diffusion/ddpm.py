@@ -7,85 +7,61 @@
 
     ELBO = E log p(x|z_1) − Σ_{t=2..T} E KL( q(z_{t−1}|z_t,x) ‖ p(z_{t−1}|z_t) ) − KL( q(z_T|x) ‖ N(0,I) )
 
-The network predicts one of four targets, each an affine function of the others given z_t:
-noise ε with z_t = √ᾱ_t u + √(1 − ᾱ_t) ε; data u; mean c_0 u + c_t z_t; velocity √ᾱ_t ε − √(1 − ᾱ_t) u.
+The network predicts one of four targets (``targets``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution
 
 from ancestral import checks
 from ancestral.chain import Features, final_value
+from ancestral.diffusion import targets
+from ancestral.diffusion.draws import Draws
+from ancestral.diffusion.learned import LearnedSchedule
+from ancestral.diffusion.losses import check_loss, describe, named_loss
+from ancestral.diffusion.noising import Noising, Table
+from ancestral.diffusion.targets import PREDICTIONS, Coefficients, Prediction
 from ancestral.discretized import DiscretizedNormal
-from ancestral.distributions import DiagonalNormal, full_precision, standard_normal, sum_event
+from ancestral.distributions import DiagonalNormal, full_precision, standard_normal
 from ancestral.elbo import Loss
 from ancestral.marginal import MarginalChain
 from ancestral.scaling import Scaling
 from ancestral.schedules import Posterior, Schedule, log_snr, posterior, spread, strided
 from ancestral.spec import DataSpec
 
-PREDICTIONS = ("noise", "data", "mean", "velocity")
 VARIANCES = ("beta", "posterior", "learned")
-LOSSES = ("simple", "vlb", "min-snr", "hybrid")
-
-
-@dataclass(frozen=True)
-class Coefficients:
-    """The closed forms at one level per example, (n, 1, …), in the dtype of z."""
-
-    signal: Tensor
-    """√ᾱ_t."""
-    noise: Tensor
-    """√(1 − ᾱ_t)."""
-    c0: Tensor
-    ct: Tensor
-    """The posterior's mean is c0 u + ct z_t."""
-    log_variance: tuple[Tensor, Tensor]
-    """log β̃ and log β: the ends of the reverse variance."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the network says at (z_t, t): its own target, and the reverse law that follows."""
-
-    target: Tensor
-    """The predicted target, (n, …)."""
-    data: Tensor
-    """û, the prediction of the scaled data."""
-    mean: Tensor
-    """c_0 û + c_t z_t."""
-    sigma: Tensor
-    """σ_t, broadcast to (n, …)."""
 
 
 class DDPM(MarginalChain):
     """x ← z_1 ← … ← z_T with fixed noising and learned denoising.
 
-    ``network(z, time)`` takes z (n, *shape) and time = t / T in (0, 1], (n,), and returns (n, *shape);
-    with ``variance="learned"`` twice as many channels, the second half saying where log σ_t² lies
+    ``network(z, time)`` takes z (n, *shape) and a time, (n,), and returns (n, *shape). The time is t / T in
+    (0, 1], or an affine function of log-SNR with a schedule that is a ``Gamma``, as a learned one is. With
+    ``variance="learned"`` it returns twice as many channels, the second half saying where log σ_t² lies
     between log β̃_t and log β_t (Nichol & Dhariwal 2021, eq. 15). ``variance`` "beta" and "posterior" are
     the two ends. At t = 1 β̃ is 0: β_1 stands in for it, and β̃_2 for the lower end of "learned" (ibid.).
 
     ``loss``: "simple" is E‖target − prediction‖², the notes' (Ho et al. 2020, eq. 14, for noise); "vlb" is
     the exact −ELBO from one t; "min-snr" weighs the simple loss by min(SNR, gamma) in units of data error
     (Hang et al. 2023); "hybrid" is simple + ``vlb_weight`` · vlb with the mean held fixed in the latter
-    (Nichol & Dhariwal 2021, eq. 16), the way to learn the variance beside the simple loss.
+    (Nichol & Dhariwal 2021, eq. 16), the way to learn the variance beside the simple loss. ``sampling`` says
+    how the t of a batch are drawn: "uniform", "even" or "importance" (``draws``).
     """
 
-    log_alpha_bar: Tensor
+    continuous: bool = False
+    """Whether levels are numbers in [0, 1], with ``matching_at`` a density of the matching term there."""
 
     def __init__(
         self,
         network: nn.Module,
         *,
-        schedule: Schedule,
+        schedule: Schedule | Noising,
         scaling: Scaling,
         spec: DataSpec,
         prediction: str = "noise",
@@ -93,43 +69,38 @@ class DDPM(MarginalChain):
         loss: str = "simple",
         gamma: float = 5.0,
         vlb_weight: float = 0.001,
+        sampling: str = "even",
     ) -> None:
         super().__init__(schedule.T, spec)
         checks.one_of("prediction", prediction, PREDICTIONS)
         checks.one_of("variance", variance, VARIANCES)
-        checks.one_of("loss", loss, LOSSES)
+        check_loss(loss, variance=variance, learned=isinstance(schedule, LearnedSchedule))
         checks.number("gamma", gamma, above=0.0)
         checks.number("vlb_weight", vlb_weight, above=0.0)
-        if variance == "learned" and loss in ("simple", "min-snr"):
-            raise ValueError(
-                f"variance is 'learned' and loss is {loss!r}, which gives it no gradient. Use loss "
-                "'hybrid' or 'vlb', or variance 'beta' or 'posterior'."
-            )
-        if loss == "hybrid" and variance != "learned":
-            raise ValueError(
-                f"loss is 'hybrid' and variance is {variance!r}: its second part only trains a learned "
-                "variance. Use variance 'learned', or loss 'simple'."
-            )
         self.network = network
         self.scaling = scaling
-        self.schedule = schedule
+        self.noising = schedule if isinstance(schedule, Noising) else Table(schedule)
         self.prediction = prediction
         self.variance = variance
         self.loss = loss
         self.gamma = gamma
         self.vlb_weight = vlb_weight
-        self.register_buffer("log_alpha_bar", schedule.log_alpha_bar.clone(), persistent=False)
+        self.draws = Draws(sampling, max(self.T - 1, 1))
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise levels as they are now."""
+        return self.noising.schedule
+
+    @property
+    def log_alpha_bar(self) -> Tensor:
+        """log ᾱ_0 … log ᾱ_T, float64, (T + 1,), on the chain's device."""
+        return self.noising.log_alpha_bar(torch.arange(self.T + 1, device=self.scaling.shift.device))
 
     @property
     def loss_name(self) -> str:
         """What ``training_loss`` is called in reports."""
-        names = {
-            "simple": f"simple (squared error of {self.prediction})",
-            "vlb": "negative ELBO (exact VLB, one t)",
-            "min-snr": f"min-SNR-{self.gamma:g} (squared error of {self.prediction})",
-            "hybrid": f"simple (squared error of {self.prediction}) + {self.vlb_weight:g} VLB",
-        }
-        return names[self.loss]
+        return describe(self)
 
     # q: fixed, closed-form -------------------------------------------------------------------------
 
@@ -181,24 +152,31 @@ class DDPM(MarginalChain):
 
     def predict(self, z: Tensor, t: int | Tensor, s: int | None = None) -> Prediction:
         """The network's prediction at (z_t, t), and the reverse law to level s (t − 1 when left out)."""
-        k = self.coefficients(z, t, s)
-        target, raw = self.ask(z, (self._levels(z, t) / self.T).to(z.dtype))
-        low, high = k.log_variance
+        step = self.coefficients(z, t, s)
+        answer = self.ask(z, self.noising.time(self._levels(z, t)).to(z.dtype))
+        # The network's target is of the step t → t − 1 also where a sampler goes further down.
+        return self.understood(z, answer, at=step if s is None else self.coefficients(z, t), step=step)
+
+    def understood(
+        self, z: Tensor, answer: tuple[Tensor, Tensor | None], *, at: Coefficients, step: Coefficients
+    ) -> Prediction:
+        """What an answer of the network (``ask``) at z_t says of a step down; its target is of ``at``."""
+        target, raw = answer
+        low, high = step.log_variance
         if raw is not None:
             log_variance = low + torch.sigmoid(raw) * (high - low)
         else:
             log_variance = low if self.variance == "posterior" else high
-        # The network's target is of the step t → t − 1 also where a sampler goes further down.
-        data = self.to_data(target, z, k if s is None else self.coefficients(z, t))
+        data = self.to_data(target, z, at)
         return Prediction(
             target=target,
             data=data,
-            mean=k.c0 * data + k.ct * z,
+            mean=step.c0 * data + step.ct * z,
             sigma=(0.5 * log_variance).exp().expand_as(z),
         )
 
     def ask(self, z: Tensor, time: Tensor) -> tuple[Tensor, Tensor | None]:
-        """One network call at z, (n, …), and time = t / T, (n,): its target, and its word on the variance.
+        """One network call at z, (n, …), and ``noising.time``, (n,): its target, its word on the variance.
 
         The second is None unless the variance is learned. What a time between two levels means is up to the
         network.
@@ -211,102 +189,29 @@ class DDPM(MarginalChain):
         target, raw = out.chunk(2, dim=1)
         return target, raw
 
-    # The four targets, each into the data and back ---------------------------------------------------
-
     def to_data(self, target: Tensor, z: Tensor, k: Coefficients) -> Tensor:
-        """û from a predicted target at z_t: exact, for each of the four."""
-        if self.prediction == "noise":
-            return (z - k.noise * target) / k.signal
-        if self.prediction == "velocity":
-            return k.signal * z - k.noise * target
-        if self.prediction == "mean":
-            return (target - k.ct * z) / k.c0
-        return target
+        """û from a predicted target at z_t (``targets.to_data``)."""
+        return targets.to_data(self.prediction, target, z, k)
 
     def from_data(self, data: Tensor, z: Tensor, k: Coefficients) -> Tensor:
-        """The target that belongs to u = ``data`` at z_t: the inverse of ``to_data``."""
-        if self.prediction == "noise":
-            return (z - k.signal * data) / k.noise
-        if self.prediction == "velocity":
-            return (k.signal * z - data) / k.noise
-        if self.prediction == "mean":
-            return k.c0 * data + k.ct * z
-        return data
+        """The target that belongs to u = ``data`` at z_t (``targets.from_data``)."""
+        return targets.from_data(self.prediction, data, z, k)
 
     # Training ----------------------------------------------------------------------------------------
 
     def training_loss(self, x: Tensor) -> Loss:
-        """The named loss at one level per example (``training_levels``)."""
-        u = self.features(x)
-        t = self.training_levels(len(x), x.device)
-        k = self.coefficients(u, t)
-        eps = torch.randn_like(u)
-        z = k.signal * u + k.noise * eps
-        predicted = self.predict(z, t)
-        if self.loss == "vlb":
-            return self._vlb(x, u, z, t, predicted)
-        target = self.from_data(u, z, k)
-        error = sum_event((target - predicted.target).square())
-        simple = (self.weight(k) * error if self.loss == "min-snr" else error).mean()
-        terms = {self.loss if self.loss == "min-snr" else "simple": simple.detach()}
-        if self.loss == "simple" or self.loss == "min-snr":
-            return Loss(simple, terms)
-        held = Prediction(
-            predicted.target.detach(), predicted.data.detach(), predicted.mean.detach(), predicted.sigma
-        )
-        vlb = self._vlb(x, u, z, t, held)
-        return Loss(simple + self.vlb_weight * vlb.value, {**terms, **vlb.terms})
+        """The named loss at one level per example, which ``draws`` chooses (``losses``)."""
+        return named_loss(self, x)
 
-    def training_levels(self, n: int, device: torch.device) -> Tensor:
-        """One level per example, (n,): t = 1 with probability ``first_share``, the others alike.
-
-        The levels of a batch are spread evenly from one random offset, so that each has its probability
-        and their average varies less (Kingma et al. 2021, appendix I.1).
-        """
-        spread = (torch.arange(n, device=device) / n + torch.rand((), device=device)) % 1.0
-        first = self.first_share
-        if first == 1.0:
-            return torch.ones(n, dtype=torch.long, device=device)
-        above = ((spread - first) / (1.0 - first) * (self.T - 1)).floor().long() + 2
-        return above.clamp(min=1, max=self.T)
+    def observe(self, seen: dict[str, Tensor]) -> None:
+        """Keep the losses that importance sampling goes by."""
+        self.draws.observe(seen)
 
     @property
     def first_share(self) -> float:
         """The probability of t = 1 in training: a tenth for the VLB, where t = 1 is a term of its own (the
         reconstruction) that one level in T would hardly ever train; 1 / T for the other losses."""
         return max(0.1, 1.0 / self.T) if self.loss == "vlb" else 1.0 / self.T
-
-    def _vlb(self, x: Tensor, u: Tensor, z: Tensor, t: Tensor, predicted: Prediction) -> Loss:
-        """−ELBO from one level per example: its term over its probability, plus prior matching."""
-        first = t == 1
-        # At t = 1 the posterior is a point, its KL is not asked for: a level with a finite one stands in.
-        q = self.q_step(z, u, t.clamp(min=min(2, self.T)))
-        matching = kl_divergence(q, DiagonalNormal(predicted.mean, predicted.sigma))
-        reconstruction = -self.data_law(predicted).log_prob(x)
-        zero = torch.zeros_like(matching)
-        reconstruction = torch.where(first, reconstruction, zero).mean() / self.first_share
-        others = (self.T - 1) / (1.0 - self.first_share) if self.T > 1 else 0.0
-        matching = others * torch.where(first, zero, matching).mean()
-        prior = kl_divergence(self.q_top(u), self.p_top(len(x))).mean()
-        return Loss(
-            reconstruction + matching + prior,
-            {
-                "reconstruction": reconstruction.detach(),
-                "matching": matching.detach(),
-                "prior": prior.detach(),
-            },
-        )
-
-    def weight(self, k: Coefficients) -> Tensor:
-        """min(SNR, gamma) per squared error of the data, in the units of the target's error, (n,)."""
-        snr = (k.signal / k.noise).square()
-        per_data_error = {
-            "data": torch.ones_like(snr),
-            "noise": snr,
-            "velocity": 1.0 / k.noise.square(),
-            "mean": k.c0.square(),
-        }[self.prediction]
-        return (snr.clamp(max=self.gamma) / per_data_error).flatten()
 
     # Sampling ------------------------------------------------------------------------------------------
 
@@ -359,12 +264,13 @@ class DDPM(MarginalChain):
     def coefficients(self, like: Tensor, t: int | Tensor, s: int | None = None) -> Coefficients:
         """The closed forms at level t (a number, or one per example) and below it s, shaped for ``like``."""
         levels = self._levels(like, t)
-        bar_t = self.log_alpha_bar[levels]
-        bar_s = self.log_alpha_bar[levels - 1 if s is None else torch.full_like(levels, s)]
+        bar_t = self.noising.log_alpha_bar(levels)
+        bar_s = self.noising.log_alpha_bar(levels - 1 if s is None else torch.full_like(levels, s))
         law: Posterior = posterior(bar_s, bar_t)
         lower = law.variance
         if self.variance == "learned" and self.T > 1:
-            second = posterior(self.log_alpha_bar[1], self.log_alpha_bar[2]).variance
+            bars = self.noising.log_alpha_bar(torch.arange(1, 3, device=levels.device))
+            second = posterior(bars[0], bars[1]).variance
             lower = torch.where(levels == 1, torch.minimum(second, law.step_variance), lower)
         # β̃ is 0 where a step ends at the data: no law has variance 0, so β stands in.
         lower = torch.where(lower > 0, lower, law.step_variance)
@@ -382,7 +288,7 @@ class DDPM(MarginalChain):
 
     def log_snr(self, t: Tensor) -> Tensor:
         """log SNR at levels t ≥ 1, float64."""
-        return log_snr(self.log_alpha_bar[t])
+        return log_snr(self.noising.log_alpha_bar(t).detach())
 
     def _levels(self, like: Tensor, t: int | Tensor) -> Tensor:
         if isinstance(t, Tensor):
