@@ -67,11 +67,11 @@ def test_given_the_images_scores_against_the_sweep_are_standard_normal(draws, le
 def test_every_level_of_the_sweep_is_met(draws, levels):
     chain, x = ddpm(), images()[:50]
     expected, matching = exactly(chain, x)
-    results = repeated(chain, x, draws=draws, levels=levels, times=200)
+    results = repeated(chain, x, draws=draws, levels=levels, times=400)
     means = torch.tensor([r.elbo.mean for r in results])
-    assert abs(float(means.mean()) - expected) < 3.0 * float(means.std()) / math.sqrt(200)
+    assert abs(float(means.mean()) - expected) < 3.0 * float(means.std()) / math.sqrt(400)
     columns = torch.tensor([r.matching_per_level for r in results])
-    z = (columns.mean(dim=0) - matching) / (columns.std(dim=0) / math.sqrt(200))
+    z = (columns.mean(dim=0) - matching) / (columns.std(dim=0) / math.sqrt(400))
     assert z.abs().max() < 4.2
     assert 0.5 < float(z.var()) < 1.9
 
