@@ -1,0 +1,45 @@
+"""The laws that options name: p(x|z_1) and the family of q."""
+
+from __future__ import annotations
+
+from ancestral.config import HVAEConfig, LikelihoodConfig, VAEConfig
+from ancestral.flows import Flow
+from ancestral.likelihoods import (
+    BernoulliLikelihood,
+    DiscretizedGaussianLikelihood,
+    DiscretizedLogisticLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+)
+from ancestral.posteriors import DiagonalPosterior, FlowPosterior, FullPosterior, Posterior
+from ancestral.scaling import Scaling
+from ancestral.spec import DataSpec
+
+
+def build_likelihood(config: LikelihoodConfig, spec: DataSpec, scaling: Scaling) -> Likelihood:
+    """The law p(x|z) that the options name, or the one that fits the data for "auto"."""
+    kind = config.kind
+    if kind == "auto":
+        kind = "gaussian" if spec.levels is None else "discretized-logistic"
+        kind = "bernoulli" if spec.levels == 2 else kind
+    if kind == "bernoulli":
+        return BernoulliLikelihood(spec, scaling)
+    sigma = config.sigma
+    if sigma == "auto":
+        sigma = "per-pixel" if spec.levels is None else "predicted"
+    if kind == "gaussian":
+        return GaussianLikelihood(spec, scaling, sigma=sigma, value=config.value)
+    if kind == "discretized-gaussian":
+        return DiscretizedGaussianLikelihood(spec, scaling, sigma=sigma, value=config.value)
+    return DiscretizedLogisticLikelihood(spec, scaling, sigma=sigma, value=config.value)
+
+
+def build_posterior(config: VAEConfig | HVAEConfig, latent: int) -> Posterior:
+    """The family of q's law over a latent of this size (channels, for images) that the options name."""
+    if config.q == "diagonal":
+        return DiagonalPosterior(latent)
+    if config.q == "full":
+        return FullPosterior(latent)
+    own, bins = config.flow, config.flow.bins or 8
+    flow = Flow(config.q, latent, own.context, transforms=own.transforms, hidden=own.hidden, bins=bins)
+    return FlowPosterior(latent, flow)
