@@ -49,6 +49,8 @@ def _inference(one: Compared) -> str:
 def _latent_space(one: Compared) -> str:
     dims, data = one.figures["latent_dims"], one.evaluation.dims
     if isinstance(one.chain, MarginalChain):
+        if one.chain.continuous:
+            return f"continuous time, {dims} numbers, as the data"
         return f"{one.chain.T} levels of {dims}, as the data"
     if one.chain.T == 1:
         return f"{dims} numbers (data: {data})"

@@ -20,6 +20,10 @@ class MarginalChain(Chain):
     ``p_step`` and ``q_step`` must take t as a whole number or as a tensor (n,) of one level per example.
     """
 
+    continuous: bool = False
+    """Whether levels are numbers in [0, 1], with ``matching_at`` a density of the matching term there: then
+    there is no sweep, and the bound is estimated from levels at random."""
+
     def __init__(
         self,
         T: int,

@@ -233,7 +233,7 @@ def test_the_likelihood_of_the_ode(source, runs):
         (("--estimator", "sweep", "--levels", 3), "levels is 3 and the estimator is sweep"),
         (("--estimator", "sampled", "--levels", "all"), "levels is all and the estimator is sampled"),
         (("--estimator", "ode", "--levels", 3), "levels is 3 and the estimator is ode"),
-        (("--estimator", "ode", "--importance-samples", 3), "importance_samples is 3"),
+        (("--estimator", "ode", "--bound", "iwae"), "bound is iwae and the estimator is ode"),
         (("--estimator", "sweep", "--draws", "uniform"), "no levels are drawn at random"),
         (("--draws", "uniform"), "all levels are swept over"),
         (("--ode.probes", 3), "say --estimator ode"),
@@ -442,3 +442,19 @@ def test_mistakes_about_a_picture_of_posteriors(kind, path, message, runs, monke
 
 def test_the_samplers_offered_are_those_there_are():
     assert get_args(get_type_hints(Evaluate)["quality_sampler"]) == SAMPLERS
+
+
+def test_continuous_time_is_evaluated_from_levels_at_random_and_has_no_sweep(data, tmp_path):
+    run = tmp_path / "run"
+    short = ("--steps", 2, "--batch-size", 4, "--sample-every", 0, "--device", "cpu")
+    options = ("--model.T", "continuous", "--model.channels", 16, "--model.schedule", "learned")
+    train = call("train", "ddpm", "--data", data["images"], "--out", run, *options, *short)
+    assert train.status == 0, train.err
+    found = answered(run, "--n", 6)
+    assert found["estimator"]["name"] == "sampled"
+    assert found["network_calls_per_image"] == found["estimator"]["levels"] + found["estimator"]["replicates"]
+    assert len(found["matching_per_level"]) == 1
+    for option in (("--estimator", "sweep"), ("--levels", "all")):
+        answer = call("evaluate", run, *option, "--device", "cpu")
+        assert answer.status == 2
+        assert "continuous time, which has no levels to sweep over" in answer.message

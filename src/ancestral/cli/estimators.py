@@ -65,6 +65,16 @@ def levels_of(chain: Any, options: Any) -> int | None:
             f"estimator is {options.estimator}, for a {type(chain).__name__}: only a DDPM's bound can be had "
             "in several ways. Leave it out."
         )
+    if (
+        isinstance(chain, MarginalChain)
+        and chain.continuous
+        and (options.estimator == "sweep" or given == "all")
+    ):
+        asked = "the estimator is sweep" if options.estimator == "sweep" else "levels is all"
+        raise ValueError(
+            f"{asked}, and the run is of continuous time, which has no levels to sweep over. Say --estimator "
+            "sampled, with --levels N."
+        )
     if options.estimator in ("sweep", "ode") or given == "all":
         return None
     levels = default_levels(chain) if given is None else given

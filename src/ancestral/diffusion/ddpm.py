@@ -54,9 +54,6 @@ class DDPM(MarginalChain):
     how the t of a batch are drawn: "uniform", "even" or "importance" (``draws``).
     """
 
-    continuous: bool = False
-    """Whether levels are numbers in [0, 1], with ``matching_at`` a density of the matching term there."""
-
     def __init__(
         self,
         network: nn.Module,

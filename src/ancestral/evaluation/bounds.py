@@ -111,15 +111,17 @@ def evaluate(
     which adds the one from ``samples`` annealed Markov chains, led as ``annealing`` says (``SAMPLES`` has the
     default numbers). ``levels`` estimates the sum of matching terms from that many random t per example
     instead of sweeping over all, for chains whose q(z_t|x) is closed-form; ``draws`` says how these are
-    drawn: "uniform", "low-discrepancy" or "importance" (see ``levels``). From 2 levels on the error of the
-    draws alone is told as well. The last batch counts like the others; the caller's random state is left
-    as it was.
+    drawn: "uniform", "low-discrepancy" or "importance" (see ``levels``). Continuous time has no sweep, and
+    ``LEVELS`` by default. From 2 levels on the error of the draws alone is told as well. The last batch
+    counts like the others; the caller's random state is left as it was.
     """
     checks.one_of("bound", bound, SAMPLES)
     samples = SAMPLES[bound] if samples is None else samples
     checks.integer("samples", samples, low=1)
     checks.integer("batch_size", batch_size, low=1)
     checks.one_of("draws", draws, DRAWS)
+    if levels is None and isinstance(chain, MarginalChain) and chain.continuous:
+        levels = LEVELS
     paths = samples if bound == "elbo" else 1
     if levels is not None and paths > 1:
         raise ValueError(
