@@ -83,10 +83,6 @@ OTHERS: dict[str, dict[str, list[object]]] = {
         "--batch-size": [0, -1],
     },
     "evaluate": {
-        "--ais-temperatures": [0],
-        "--ais-leapfrog": [0],
-        "--ais-simulated": [-1],
-        "--fit-steps": [0],
         "--ode.rtol": [0, -1],
         "--ode.atol": [0],
         "--ode.probes": [0],
