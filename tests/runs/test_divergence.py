@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -24,8 +25,8 @@ def sick_vae(*, after: int, term: str) -> VAE:
     assert isinstance(chain, VAE)
     whole, steps = chain.elbo, [0]
 
-    def elbo(x: Tensor, *, samples: int = 1) -> Elbo:
-        out = whole(x, samples=samples)
+    def elbo(x: Tensor, **options: Any) -> Elbo:
+        out = whole(x, **options)
         steps[0] += chain.training
         return replace(out, **{term: getattr(out, term) * torch.nan}) if steps[0] > after else out
 
