@@ -19,7 +19,7 @@ from ancestral.config import (
     RunConfig,
     TrainingConfig,
 )
-from ancestral.data import Dataset, load_data
+from ancestral.data import Dataset
 from ancestral.diffusion import DDPM
 from ancestral.evaluation import (
     Evaluation,
@@ -37,6 +37,7 @@ from ancestral.randomness import own_randomness, reseed
 from ancestral.runs import (
     MeasuredSamples,
     RunFolder,
+    load_configured,
     load_run,
     measure_samplers,
     measure_samples,
@@ -114,7 +115,7 @@ def compare(
     check_count(quality)
     for model in models:
         _check_reusable(out / model.kind, RunConfig(data, model, training))
-    dataset = load_data(data.source, binarize=data.binarize, validation=data.validation)
+    dataset = load_configured(data)
     for model in models:
         check_fits(initial_chain(RunConfig(data, model, training), dataset), dataset, training)
     measured = quality > 0 and Ruler.room(dataset) >= LEAST

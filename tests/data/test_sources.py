@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ancestral.data import SOURCES, Dataset, assemble, load_data
+from ancestral.data import SOURCES, Dataset, Reading, assemble, load_data
 from ancestral.data.raw import Raw
 
 PINNED_TEST_ROWS = [5, 8, 9, 10, 11]
@@ -231,6 +231,16 @@ def test_description_is_json() -> None:
             "levels_origin": "given with the data",
             "labels": 72,
             "binarize": "dynamic",
+            "columns": None,
+            "class_names": None,
+            "notes": [],
+            "augment": [],
         }
     )
     json.dumps(load_data("swiss-roll").describe())
+
+
+def test_a_choice_that_a_source_has_no_use_for() -> None:
+    with pytest.raises(ValueError, match="image_size is given, and 'digits' is a built-in"):
+        load_data("digits", reading=Reading(image_size=8))
+    assert load_data("digits", reading=Reading(skip_bad=False)).spec.levels == 17

@@ -94,9 +94,8 @@ def run(arguments: list[str]) -> None:
     options = parse(Evaluate, arguments, prog="ancestral evaluate")
     from ancestral import checks
     from ancestral.cli.progress import example_progress
-    from ancestral.data import load_data
     from ancestral.evaluation import evaluate
-    from ancestral.runs import RunFolder, load_run, pick_device
+    from ancestral.runs import RunFolder, load_configured, load_run, pick_device
 
     folder = RunFolder.open(options.run)
     config = folder.config
@@ -106,7 +105,7 @@ def run(arguments: list[str]) -> None:
     chain = load_run(options.run)
     levels = levels_of(chain, options)
     source = config.data.source if options.data is None else options.data
-    data = load_data(source, binarize=config.data.binarize, validation=config.data.validation)
+    data = load_configured(config.data, source=source)
     if data.spec != folder.spec:
         raise ValueError(
             f"the data are examples of {data.spec}, and {options.run} was trained on {folder.spec}. Give "

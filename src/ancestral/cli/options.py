@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal, TypeVar
 
 import tyro
 
-from ancestral.config import Binarize, DataConfig, Device
+from ancestral.config import Augmentation, Binarize, DataConfig, Device
 
 T = TypeVar("T")
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -19,18 +19,31 @@ class DataOptions:
     """Which data, and how they are prepared."""
 
     data: str
-    """digits, swiss-roll, moons, a folder of IDX files, or a .npy or .npz file."""
+    """digits, swiss-roll, moons, a folder of IDX files or of images, a .npy, .npz, .csv or .parquet file, or
+    hf:NAME[:COLUMN]."""
     binarize: Binarize = "none"
     """dynamic draws the bits of a training image anew each time; threshold cuts at one half."""
     validation: float = 0.1
     """Share of the training split that is only watched (at most 1,000 examples); 0 for none."""
+    image_size: int | None = None
+    """Image files: the side of the square that each is made to; by default they must be of one size."""
+    channels: Literal[1, 3] | None = None
+    """Image files: 1 for grey, 3 for colour; by default 1 where all are grey."""
+    skip_bad: Flag = False
+    """Image files: leave out, count and list those that cannot be read, in place of stopping."""
+    label: str | None = None
+    """Tables: the column that holds the class; it is not modelled."""
+    augment: tuple[Augmentation, ...] = ()
+    """Of training images, when they are drawn: flip mirrors half of them from left to right, shift moves each
+    by up to an eighth of its side. Never of those that are evaluated on."""
     device: Device = "auto"
     """auto takes a GPU where there is one."""
 
     @property
     def data_config(self) -> DataConfig:
         """The data's options, checked."""
-        return DataConfig(self.data, self.binarize, self.validation)
+        names = [field.name for field in fields(DataConfig) if field.name != "source"]
+        return DataConfig(self.data, **{name: getattr(self, name) for name in names})
 
 
 def parse(kind: type[T], arguments: list[str], *, prog: str) -> T:

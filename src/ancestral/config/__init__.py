@@ -23,7 +23,7 @@ from ancestral.config.autoencoders import (
     Sigma,
     VAEConfig,
 )
-from ancestral.config.data import Binarize, DataConfig
+from ancestral.config.data import Augmentation, Binarize, DataConfig
 from ancestral.config.diffusion import (
     DDPMConfig,
     DiffusionLoss,
@@ -39,6 +39,7 @@ from ancestral.config.training import Compile, Device, Precision, TrainingConfig
 __all__ = [
     "MODELS",
     "Activation",
+    "Augmentation",
     "Binarize",
     "Compile",
     "DDPMConfig",

@@ -3,7 +3,19 @@
 from ancestral.data.builtin import SOURCES
 from ancestral.data.dataset import Dataset, Split, content_hash
 from ancestral.data.feed import feed
+from ancestral.data.raw import Reading
 from ancestral.data.rows import Examples, Rows
 from ancestral.data.sources import assemble, load_data
 
-__all__ = ["SOURCES", "Dataset", "Examples", "Rows", "Split", "assemble", "content_hash", "feed", "load_data"]
+__all__ = [
+    "SOURCES",
+    "Dataset",
+    "Examples",
+    "Reading",
+    "Rows",
+    "Split",
+    "assemble",
+    "content_hash",
+    "feed",
+    "load_data",
+]

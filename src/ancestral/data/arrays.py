@@ -149,5 +149,5 @@ def _read(source: str) -> Raw:
 KIND = Kind(
     expects="a .npy or .npz file of integer images (N, H, W[, C]) or float vectors (N, D)",
     matches=lambda source: Path(source).suffix.lower() in (".npy", ".npz") and Path(source).is_file(),
-    read=_read,
+    read=lambda source, reading: _read(source),
 )

@@ -51,5 +51,5 @@ SOURCES = tuple(_READERS)
 KIND = Kind(
     expects=f"a built-in data set ({', '.join(SOURCES)})",
     matches=lambda source: source in _READERS,
-    read=lambda source: _READERS[source](),
+    read=lambda source, reading: _READERS[source](),
 )

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from ancestral import checks
+from ancestral.data.augment import AUGMENTATIONS
 from ancestral.data.bits import FixedBits, binarized, draw_bits
 from ancestral.data.rows import Examples, pieces
 from ancestral.spec import DataSpec
 
 Binarize = Literal["none", "dynamic", "threshold"]
+Augmentation = Literal["flip", "shift"]
 SPLITS = ("train", "validation", "test")
 
 
@@ -67,6 +69,14 @@ class Dataset:
     """The number of levels before binarisation; None for real numbers."""
     levels_origin: str = ""
     """How the number of source levels is known, in words."""
+    columns: tuple[str, ...] | None = None
+    """The names of a vector's entries, where the source has them."""
+    class_names: tuple[str, ...] | None = None
+    """The names of the classes, where the source has them."""
+    notes: tuple[str, ...] = ()
+    """What to tell whoever loads the data."""
+    augment: tuple[Augmentation, ...] = ()
+    """What is done to training images when a batch of them is drawn."""
 
     def __post_init__(self) -> None:
         assert self.binarize == "none" or (self.spec.levels == 2 and self.source_levels is not None)
@@ -74,15 +84,20 @@ class Dataset:
             assert split is None or tuple(split.x.shape[1:]) == self.spec.shape
 
     def batch(self, index: Tensor) -> Tensor:
-        """The training examples of ``index``, (n,) whole numbers, as a model sees them: (n, *shape).
+        """The training examples of ``index``, (n,) whole numbers, as a model is trained on them: (n, *shape).
 
-        Under dynamic binarisation the bits are drawn anew from the device's global random state, so
-        seeding that fixes them. Raises ``IndexError`` for an index out of range.
+        Augmentations, and the bits of dynamic binarisation, are drawn anew from the device's global random
+        state, so seeding that fixes them. Raises ``IndexError`` for an index out of range.
         """
         return self.shown(self.train.x.index_select(0, index.to(self.train.x.device)))
 
     def shown(self, rows: Tensor) -> Tensor:
-        """Training examples (n, *shape) from ``train`` as a model sees them; see ``batch``."""
+        """Training examples (n, *shape) from ``train`` as a model is trained on them; see ``batch``."""
+        for name, change in AUGMENTATIONS.items():
+            rows = change(rows) if name in self.augment else rows
+        return self._as_bits(rows)
+
+    def _as_bits(self, rows: Tensor) -> Tensor:
         if self.binarize != "dynamic":
             return rows
         assert self.source_levels is not None
@@ -110,11 +125,11 @@ class Dataset:
         return Split(binarized(self.train.x, FixedBits(name, self.source_levels)), self.train.labels)
 
     def seen(self) -> Iterator[Tensor]:
-        """All training examples as a model sees them, once: pieces (n, *shape) of a bounded size, on the CPU.
+        """All training examples, once, not augmented: pieces (n, *shape) of a bounded size, on the CPU.
 
-        Under dynamic binarisation, one draw of each.
+        Under dynamic binarisation, one draw of the bits of each.
         """
-        return (self.shown(piece) for piece in pieces(self.train.x))
+        return (self._as_bits(piece) for piece in pieces(self.train.x))
 
     @property
     def nbytes(self) -> int:
@@ -145,18 +160,23 @@ class Dataset:
             "levels_origin": self.levels_origin,
             "labels": None if labels is None else len(labels.unique()),
             "binarize": self.binarize,
+            "columns": None if self.columns is None else list(self.columns),
+            "class_names": None if self.class_names is None else list(self.class_names),
+            "notes": list(self.notes),
+            "augment": list(self.augment),
         }
 
 
 def content_hash(dataset: Dataset) -> str:
-    """16 hexadecimal digits that change when anything a run reads of the data does.
+    """16 hexadecimal digits that change when anything a run reads of the data does, or what it does to them.
 
-    The first digits of the SHA-256 of the spec, the binarisation and, for each split, the type, shape
-    and bytes of examples and labels. Neither the device nor where the data were read from matters.
+    The first digits of the SHA-256 of the spec, the binarisation, the augmentations and, for each split, the
+    type, shape and bytes of examples and labels. Neither the device nor where the data were read from matters.
     """
     digest = hashlib.sha256(
         repr((dataset.spec.shape, dataset.spec.levels, dataset.source_levels, dataset.binarize)).encode()
     )
+    digest.update(" ".join(sorted(dataset.augment)).encode())
     for name, split in zip(SPLITS, (dataset.train, dataset.validation, dataset.test), strict=True):
         parts = {} if split is None else {"x": split.x, "labels": split.labels}
         for what, part in parts.items():

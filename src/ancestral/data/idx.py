@@ -197,5 +197,5 @@ def _read(source: str) -> Raw:
 KIND = Kind(
     expects="a folder of IDX files (MNIST's layout, raw or .gz) or one such file of images",
     matches=_matches,
-    read=_read,
+    read=lambda source, reading: _read(source),
 )

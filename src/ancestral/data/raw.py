@@ -31,9 +31,36 @@ class Raw:
     test_labels: Array | None = None
     levels: int | None = None
     """The number of values an integer entry can take, where the source states it."""
+    columns: tuple[str, ...] | None = None
+    """The names of the entries of a vector, where the source has them."""
+    class_names: tuple[str, ...] | None = None
+    """The names of the classes that labels count, where the source has them."""
+    notes: tuple[str, ...] = ()
+    """What whoever loads the data should be told: files that were left out, say."""
 
     def __post_init__(self) -> None:
         assert self.test_x is not None or self.test_labels is None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a source is to be read, where there is a choice."""
+
+    image_size: int | None = None
+    """The side of the square that each image is made to; None where they must be of one size."""
+    channels: int | None = None
+    """1 for grey, 3 for colour; None for what the images are."""
+    skip_bad: bool = False
+    """Whether files that cannot be read are left out."""
+    label: str | None = None
+    """The column of a table that holds the class."""
+    progress: Callable[[int, int], None] = lambda done, total: None
+    """Told how many of how many parts of a long job are done."""
+
+    @property
+    def chosen(self) -> list[str]:
+        """The names of the choices that were made."""
+        return [name for name in ("image_size", "channels", "skip_bad", "label") if getattr(self, name)]
 
 
 @dataclass(frozen=True)
@@ -44,5 +71,7 @@ class Kind:
     """What it is, in words that complete "a source is …"."""
     matches: Callable[[str], bool]
     """Whether a source string is of this kind; the first kind that says so reads it."""
-    read: Callable[[str], Raw]
+    read: Callable[[str, Reading], Raw]
     """Read it. Raises ``ValueError`` for contents that are not what they should be."""
+    choices: tuple[str, ...] = ()
+    """The choices of ``Reading`` that it knows; others are refused."""

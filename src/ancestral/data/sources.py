@@ -12,11 +12,12 @@ import torch
 
 from ancestral import checks
 from ancestral.data import arrays, builtin, idx
+from ancestral.data.augment import AUGMENTATIONS
 from ancestral.data.bits import FixedBits, binarized, threshold_bits
 from ancestral.data.builtin import SOURCES
 from ancestral.data.convert import Checked, convert
-from ancestral.data.dataset import Binarize, Dataset, Split
-from ancestral.data.raw import Array, Kind, Raw
+from ancestral.data.dataset import Augmentation, Binarize, Dataset, Split
+from ancestral.data.raw import Array, Kind, Raw, Reading
 from ancestral.data.rows import Examples
 from ancestral.spec import DataSpec
 
@@ -36,7 +37,12 @@ MAPPED_ABOVE = 2**30
 
 
 def load_data(
-    source: str | os.PathLike[str], *, binarize: Binarize = "none", validation: float = 0.1
+    source: str | os.PathLike[str],
+    *,
+    binarize: Binarize = "none",
+    validation: float = 0.1,
+    reading: Reading | None = None,
+    augment: tuple[Augmentation, ...] = (),
 ) -> Dataset:
     """Read a data set and split it.
 
@@ -45,6 +51,8 @@ def load_data(
     kept; otherwise a fixed fifth of the rows is held out. ``validation`` is the share of the training
     rows held out to watch training, 0 … 0.5 and at most 1,000 rows; 0 holds out none. ``binarize`` is
     none, dynamic (bits drawn anew for each batch) or threshold, and never changes which rows go where.
+    ``reading`` holds what is for some kinds of sources only, such as the size of images. ``augment`` names
+    what is done to training images whenever a batch of them is drawn (``Dataset.batch``), and to no others.
     Raises ``ValueError`` for a source that is not there, not of a known kind, or damaged.
 
     Examples in a .npy or raw IDX file of more than 1 GiB stay there and are read when they are needed, with
@@ -54,10 +62,11 @@ def load_data(
     # Before a large file is read.
     _check_options(binarize, validation)
     try:
-        raw = _kind(name).read(_path(name))
+        raw = _read(name, reading or Reading())
     except OSError as error:
         raise ValueError(f"the data source {name!r} cannot be read: {error.strerror or error}.") from error
-    return assemble(raw, binarize=binarize, validation=validation)
+    data = assemble(raw, binarize=binarize, validation=validation)
+    return _augmented(data, augment) if augment else data
 
 
 def assemble(raw: Raw, *, binarize: Binarize = "none", validation: float = 0.1) -> Dataset:
@@ -90,6 +99,9 @@ def assemble(raw: Raw, *, binarize: Binarize = "none", validation: float = 0.1) 
         test_origin=test_origin,
         source_levels=source_levels,
         levels_origin=levels_origin,
+        columns=raw.columns,
+        class_names=raw.class_names,
+        notes=raw.notes,
     )
     return dataset if binarize == "none" else _binarized(dataset, binarize)
 
@@ -127,17 +139,36 @@ def _binarized(dataset: Dataset, binarize: Binarize) -> Dataset:
         return grey if split == "train" else binarized(grey, FixedBits(split, levels))
 
     held = dataset.validation
-    return Dataset(
-        name=dataset.name,
+    return replace(
+        dataset,
         spec=DataSpec(dataset.spec.shape, 2),
         train=Split(bits(dataset.train.x, "train"), dataset.train.labels),
         validation=None if held is None else Split(bits(held.x, "validation"), held.labels),
         test=Split(bits(dataset.test.x, "test"), dataset.test.labels),
-        test_origin=dataset.test_origin,
         binarize=binarize,
-        source_levels=levels,
-        levels_origin=dataset.levels_origin,
     )
+
+
+def _augmented(data: Dataset, augment: tuple[Augmentation, ...]) -> Dataset:
+    for name in augment:
+        checks.one_of("augment", name, AUGMENTATIONS)
+    if not data.spec.is_image:
+        raise ValueError(
+            f"augment is {' '.join(augment)} and {data.name!r} holds vectors; only images are augmented. "
+            "Leave it out."
+        )
+    return replace(data, augment=augment)
+
+
+def _read(source: str, reading: Reading) -> Raw:
+    kind = _kind(source)
+    if unknown := [name for name in reading.chosen if name not in kind.choices]:
+        wanted = [other.expects for other in KINDS if unknown[0] in other.choices]
+        raise ValueError(
+            f"{unknown[0]} is given, and {source!r} is {kind.expects}, which has no use for it. Leave it out"
+            f"{f', or give {chr(32).join(wanted)}' if wanted else ''}."
+        )
+    return kind.read(_path(source), reading)
 
 
 def _path(source: str) -> str:

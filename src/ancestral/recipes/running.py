@@ -11,13 +11,13 @@ from typing import Any
 import ancestral
 from ancestral import checks
 from ancestral.config import DataConfig, RunConfig
-from ancestral.data import Dataset, content_hash, load_data
+from ancestral.data import Dataset, content_hash
 from ancestral.data.bits import BIT_SEEDS
 from ancestral.evaluation.bounds import Progress
 from ancestral.recipes.measure import measure
 from ancestral.recipes.recipe import SHELF, Recipe
 from ancestral.recipes.result import Planned, Result
-from ancestral.runs import Fitted, RunFolder, pick_device, resume_run, train_run
+from ancestral.runs import Fitted, RunFolder, load_configured, pick_device, resume_run, train_run
 from ancestral.runs.fitting import Report
 from ancestral.speed.machine import this_machine
 from ancestral.training.checkpoint import write_text_atomically
@@ -80,7 +80,7 @@ def run_recipe(
     less = steps.taken < steps.planned or samples.taken < samples.planned
     if record:
         _check_record(recipe, less)
-    dataset = load_data(data, binarize=planned.data.binarize, validation=planned.data.validation)
+    dataset = load_configured(planned.data, source=data)
     check_data(recipe, dataset, data)
     config = replace(
         planned,

@@ -14,11 +14,12 @@ from ancestral import checks
 from ancestral.build import build_chain
 from ancestral.chain import Chain
 from ancestral.config import RunConfig, TrainingConfig
-from ancestral.data import Dataset, content_hash, load_data
+from ancestral.data import Dataset, content_hash
 from ancestral.evaluation import evaluate, save_picture
 from ancestral.marginal import MarginalChain
 from ancestral.randomness import mixed, own_randomness, reseed
 from ancestral.runs.folder import RunFolder
+from ancestral.runs.loading import load_configured
 from ancestral.training import StepRecord, TrainingDiverged, TrainingState, train
 from ancestral.training.loop import check_finite, check_fits
 
@@ -101,7 +102,7 @@ def train_run(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Fitted:
     """Train the model that ``config`` describes into the new run folder ``out``."""
-    data = load_data(config.data.source, binarize=config.data.binarize, validation=config.data.validation)
+    data = load_configured(config.data)
     chain = initial_chain(config, data)
     # All that can be refused is refused before anything is written.
     check_fits(chain, data, config.training)
@@ -127,7 +128,7 @@ def resume_run(
     folder = RunFolder.open(Path(path))
     config = folder.config
     source = config.data.source if data is None else data
-    dataset = load_data(source, binarize=config.data.binarize, validation=config.data.validation)
+    dataset = load_configured(config.data, source=source)
     if content_hash(dataset) != folder.facts["content"]:
         raise ValueError(
             f"the data at {source} are not those that {folder.path} was trained on. Put the same data "

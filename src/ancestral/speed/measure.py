@@ -12,10 +12,10 @@ import torch
 
 from ancestral.chain import Chain
 from ancestral.config import RunConfig, TrainingConfig
-from ancestral.data import Dataset, load_data
+from ancestral.data import Dataset
 from ancestral.precision import autocast, compute_dtype, name_of
 from ancestral.randomness import own_randomness
-from ancestral.runs import RunDiverged
+from ancestral.runs import RunDiverged, load_configured
 from ancestral.runs.fitting import initial_chain, resident
 from ancestral.speed.bound import Floors, arithmetic_floor
 from ancestral.speed.ceilings import Ceilings, synchronize
@@ -99,7 +99,7 @@ def measure_run(config: RunConfig, device: torch.device, ceilings: Ceilings, *, 
 
     Warm-up, and the compilation that belongs to it, are not in ``seconds``. Raises as training does.
     """
-    data = load_data(config.data.source, binarize=config.data.binarize, validation=config.data.validation)
+    data = load_configured(config.data)
     before = held(device)
     reset_peak(device)
     chain = initial_chain(config, data).to(device)
