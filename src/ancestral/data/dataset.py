@@ -170,8 +170,9 @@ class Dataset:
 def content_hash(dataset: Dataset) -> str:
     """16 hexadecimal digits that change when anything a run reads of the data does, or what it does to them.
 
-    The first digits of the SHA-256 of the spec, the binarisation, the augmentations and, for each split, the
-    type, shape and bytes of examples and labels. Neither the device nor where the data were read from matters.
+    The first digits of the SHA-256 of the spec, the binarisation, the augmentations and, for each
+    split, the type, shape and bytes of examples and labels. Neither the device nor the place they were read
+    from matters.
     """
     digest = hashlib.sha256(
         repr((dataset.spec.shape, dataset.spec.levels, dataset.source_levels, dataset.binarize)).encode()
