@@ -1,12 +1,16 @@
-"""A data set larger than the memory there is: hashed, trained on and evaluated from its file."""
+"""Data sets larger than the memory there is: read, hashed, trained on and evaluated from files."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 COUNT = 320_000
@@ -54,5 +58,67 @@ def test_a_data_set_larger_than_memory_trains_from_its_file(tmp_path: Path) -> N
     assert path.stat().st_size > 1.9 * HEADROOM * 2**20
     command = [sys.executable, "-c", SCRIPT, str(path), str(HEADROOM)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("refused: "), ended.stdout
+
+
+ROWS, COLUMNS = 500_000, 100
+"""Of the table: 191 MiB of float32."""
+
+TABLE_SCRIPT = """
+import re, resource, sys
+from pathlib import Path
+import numpy as np, torch._dynamo, pyarrow.compute, pyarrow.csv, pyarrow.parquet
+from ancestral import TrainingConfig, VAEConfig, build_chain, evaluate, fit
+from ancestral.data import Rows, load_data, sources, tables
+
+def private():
+    return int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+limit = private() + int(sys.argv[2]) * 2**20
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+sources.MAPPED_ABOVE = 2**20
+data = load_data(sys.argv[1])
+assert isinstance(data.train.x, Rows)
+chain = build_chain(VAEConfig(network="mlp", hidden=(16,), latent_dims=2), data.spec, train=data.seen())
+training = TrainingConfig(steps=50, batch_size=64, evaluate_every=0)
+assert fit(chain, data, training, device="cpu").finished
+assert evaluate(chain, data.test.x[:4000], batch_size=100).n == 4000
+# The limit is one: the same table does not fit into memory.
+tables.CACHED_ABOVE = 2**60
+try:
+    load_data(sys.argv[1])
+except MemoryError as error:
+    print("refused:", error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no such limit, or no /proc")
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_table_larger_than_memory_trains_from_the_cache(form: str, tmp_path: Path) -> None:
+    path = tmp_path / f"table.{form}"
+    names = [f"c{i}" for i in range(COLUMNS)]
+    digits = np.random.default_rng(0).integers(0, 10, (1_000, COLUMNS))
+    if form == "csv":
+        lines = "".join(",".join(map(str, row)) + "\n" for row in digits.tolist())
+        with path.open("w") as file:
+            file.write(",".join(names) + "\n")
+            for _ in range(ROWS // len(digits)):
+                file.write(lines)
+    else:
+        group = pa.table({name: digits[:, i] / 7 for i, name in enumerate(names)})
+        with pq.ParquetWriter(path, group.schema) as writer:
+            for _ in range(ROWS // len(digits) // 20):
+                writer.write_table(pa.concat_tables([group] * 20))
+    command = [sys.executable, "-c", TABLE_SCRIPT, str(path), str(HEADROOM)]
+    # Arrow's allocator takes 1 GiB of addresses, of which it would say that all of it is in use.
+    environment = {"ANCESTRAL_CACHE": str(tmp_path / "cache"), "MIMALLOC_ARENA_EAGER_COMMIT": "0"}
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=100, check=False, env={**os.environ, **environment}
+    )
+    assert ended.returncode == 0, ended.stderr
+    (entry,) = (tmp_path / "cache").iterdir()
+    assert (entry / "train_x.npy").stat().st_size > 1.1 * HEADROOM * 2**20
+    shutil.rmtree(tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("refused: "), ended.stdout
