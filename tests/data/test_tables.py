@@ -102,6 +102,14 @@ def test_the_first_line_may_be_data(tmp_path: Path) -> None:
     assert "no line of names" in data.notes[0]
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_columns_may_be_called_by_their_numbers(first: int, tmp_path: Path) -> None:
+    """As pandas does with an array."""
+    data = load_data(as_csv(tmp_path / "t.csv", VALUES, names=range(first, first + 3)))
+    assert data.columns == tuple(str(first + i) for i in range(3))
+    assert len(all_rows(data)) == len(VALUES)
+
+
 def test_whole_numbers_and_truth_are_numbers(tmp_path: Path) -> None:
     text = "a,yes\n" + "".join(f"{i},{'TRUE' if i % 3 else 'False'}\n" for i in range(9))
     expected = np.array([(i, bool(i % 3)) for i in range(9)], np.float32)

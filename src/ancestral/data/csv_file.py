@@ -40,8 +40,8 @@ class _Form:
 def open_csv(path: Path) -> Table:
     """What a file is and how to read it. ``ValueError`` for one that is no table, or in another encoding.
 
-    Where every field of the first line that is not empty is a number, that line is data, the columns are
-    "column 1", "column 2", … and a note says so.
+    Where every field of the first line that is not empty is a number, that line is data (unless it counts the
+    columns from 0 or 1), the columns are "column 1", "column 2", … and a note says so.
     """
     with _readable(path), _stream(path) as stream:
         form = _form(_head(stream, path), path)
@@ -186,9 +186,10 @@ def _separator(lines: list[str], path: Path) -> str:
 
 
 def _is_data(fields: list[str]) -> bool:
-    given = [field for field in fields if field]
+    if len(fields) > 1 and any(fields == [str(n + first) for n in range(len(fields))] for first in (0, 1)):
+        return False  # columns that are called by their numbers, as pandas does
     try:
-        return bool([float(field) for field in given])
+        return bool([float(field) for field in fields if field])
     except ValueError:
         return False
 
