@@ -95,13 +95,11 @@ except MemoryError as error:
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no such limit, or no /proc")
-@pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_a_table_larger_than_memory_trains_from_the_cache(form: str, tmp_path: Path) -> None:
-    path = tmp_path / f"table.{form}"
+def written_table(path: Path) -> Path:
+    """A table of as many rows and columns, CSV or Parquet by its name."""
     names = [f"c{i}" for i in range(COLUMNS)]
     digits = np.random.default_rng(0).integers(0, 10, (1_000, COLUMNS))
-    if form == "csv":
+    if path.suffix == ".csv":
         lines = "".join(",".join(map(str, row)) + "\n" for row in digits.tolist())
         with path.open("w") as file:
             file.write(",".join(names) + "\n")
@@ -112,6 +110,13 @@ def test_a_table_larger_than_memory_trains_from_the_cache(form: str, tmp_path: P
         with pq.ParquetWriter(path, group.schema) as writer:
             for _ in range(ROWS // len(digits) // 20):
                 writer.write_table(pa.concat_tables([group] * 20))
+    return path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no such limit, or no /proc")
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_table_larger_than_memory_trains_from_the_cache(form: str, tmp_path: Path) -> None:
+    path = written_table(tmp_path / f"table.{form}")
     command = [sys.executable, "-c", TABLE_SCRIPT, str(path), str(TABLE_HEADROOM)]
     # Arrow's allocator takes 1 GiB of addresses, of which it would say that all of it is in use.
     environment = {"ANCESTRAL_CACHE": str(tmp_path / "cache"), "MIMALLOC_ARENA_EAGER_COMMIT": "0"}
@@ -124,3 +129,35 @@ def test_a_table_larger_than_memory_trains_from_the_cache(form: str, tmp_path: P
     shutil.rmtree(tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("refused: "), ended.stdout
+
+
+HUB_SCRIPT = """
+import re, sys
+from pathlib import Path
+import torch._dynamo, pyarrow.compute, datasets
+from ancestral.data import Reading, Rows, load_data, sources
+
+def used():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+
+peaks = [used()]
+sources.MAPPED_ABOVE = 2**20
+data = load_data("hf:" + sys.argv[1], reading=Reading(progress=lambda done, total: peaks.append(used())))
+assert isinstance(data.train.x, Rows)
+assert len(peaks) > 1000
+print(max(peaks) - peaks[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no /proc")
+def test_a_data_set_of_hugging_faces_is_read_a_batch_at_a_time(tmp_path: Path) -> None:
+    """Told by what is in use, as the library's threads take addresses by the gigabyte."""
+    pytest.importorskip("datasets")
+    (tmp_path / "table").mkdir()
+    written_table(tmp_path / "table" / "train.parquet")
+    command = [sys.executable, "-c", HUB_SCRIPT, str(tmp_path / "table")]
+    environment = {**os.environ, "ANCESTRAL_CACHE": str(tmp_path / "cache"), "HF_HOME": str(tmp_path / "hf")}
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment)
+    shutil.rmtree(tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert float(ended.stdout) < ROWS * COLUMNS * 4 / 2**20 / 2
