@@ -273,6 +273,26 @@ def test_samples_of_a_table_are_in_its_units_and_under_its_names(final, table_ru
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".npy", ".npz", ".parquet"]
 
 
+def test_other_columns_are_not_evaluated_on(table_run, tmp_path):
+    values = ["3,1,2", "4,3,2", "5,4,4"] * 9
+    for header, status in ((NAMES[::-1], 2), (NAMES, 0)):
+        with (tmp_path / "t.csv").open("w", newline="") as file:
+            csv.writer(file).writerow([*header, "kind"])
+            file.writelines(f"{value},cat\n" for value in values)
+        answer = call("evaluate", table_run, "--data", tmp_path / "t.csv", "--n", 2, "--device", "cpu")
+        assert answer.status == status, answer.err
+        assert ("the columns of the data are 'x' " in answer.message) == (status == 2)
+
+
+def test_what_there_is_to_know_of_the_data_is_told(tmp_path):
+    (tmp_path / "t.csv").write_text("1,2\n3,2\n4,2\n" * 9)
+    options = ("--model.network", "mlp", "--model.hidden", 4, "--steps", 1, "--batch-size", 4)
+    answer = call("train", "vae", "--data", tmp_path / "t.csv", "--out", tmp_path / "run", *options)
+    assert answer.status == 0, answer.err
+    assert "t.csv has no line of names: its columns are called 'column 1', 'column 2'." in answer.message
+    assert "constant in 't.csv': 'column 2'." in answer.message
+
+
 def test_names_are_told_by_info(table_run):
     example = json.loads(call("info", table_run, "--json").out)["example"]
     assert (example["columns"], example["class_names"]) == (NAMES, ["cat", "dog"])

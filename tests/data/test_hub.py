@@ -299,16 +299,16 @@ def test_the_hub_is_asked_for_its_commit_and_read_at_it(
     asked: list[Any] = []
     state = SimpleNamespace(sha="abc")
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name, timeout: state)
-    load = datasets.load_dataset
+    load = datasets.load_dataset_builder
 
-    def load_dataset(name: str, **options: Any) -> Any:
+    def load_dataset_builder(name: str, **options: Any) -> Any:
         asked.append((name, options))
-        return load(str(folder), streaming=True)
+        return load(str(folder))
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
     data = load_data("hf:owner/name:y")
     assert (data.name, data.columns) == ("name", ("y",))
-    assert asked == [("owner/name", {"revision": "abc", "streaming": True})]
+    assert asked == [("owner/name", {"revision": "abc"})]
     load_data("hf:owner/name:y")
     assert len(asked) == 1
     state.sha = "def"

@@ -108,6 +108,7 @@ def test_columns_may_be_called_by_their_numbers(first: int, tmp_path: Path) -> N
     data = load_data(as_csv(tmp_path / "t.csv", VALUES, names=range(first, first + 3)))
     assert data.columns == tuple(str(first + i) for i in range(3))
     assert len(all_rows(data)) == len(VALUES)
+    assert data.notes == ("the first line of t.csv, which counts the columns, is taken for their names.",)
 
 
 def test_whole_numbers_and_truth_are_numbers(tmp_path: Path) -> None:

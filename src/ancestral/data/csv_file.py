@@ -7,7 +7,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,19 +40,23 @@ class _Form:
 def open_csv(path: Path) -> Table:
     """What a file is and how to read it. ``ValueError`` for one that is no table, or in another encoding.
 
-    Where every field of the first line that is not empty is a number, that line is data (unless it counts the
-    columns from 0 or 1), the columns are "column 1", "column 2", … and a note says so.
+    Where every field of the first line that is not empty is a number, that line is data and the columns are
+    "column 1", "column 2", …; a line that counts three columns or more from 0 or 1 is one of names. Notes say so.
     """
     with _readable(path), _stream(path) as stream:
         form = _form(_head(stream, path), path)
-    note = f"{path.name} has no line of names: its columns are called {shown(form.names)}."
+    notes = []
+    if not form.header:
+        notes.append(f"{path.name} has no line of names: its columns are called {shown(form.names)}.")
+    elif _counts(form.names):
+        notes.append(f"the first line of {path.name}, which counts the columns, is taken for their names.")
 
     def batches(told: Callable[[int], None]) -> Iterator[Any]:
         return _batches(path, form, told)
 
     # A number takes at least two bytes of text, and four in memory.
     nbytes = 2 * path.stat().st_size * (_PACKED if _zipped(path) else 1)
-    return Table(path, form.names, batches, nbytes, () if form.header else (note,))
+    return Table(path, form.names, batches, nbytes, tuple(notes))
 
 
 def _batches(path: Path, form: _Form, told: Callable[[int], None]) -> Iterator[Any]:
@@ -186,12 +190,19 @@ def _separator(lines: list[str], path: Path) -> str:
 
 
 def _is_data(fields: list[str]) -> bool:
-    if len(fields) > 1 and any(fields == [str(n + first) for n in range(len(fields))] for first in (0, 1)):
-        return False  # columns that are called by their numbers, as pandas does
+    if _counts(fields):
+        return False
     try:
         return bool([float(field) for field in fields if field])
     except ValueError:
         return False
+
+
+def _counts(fields: Sequence[str]) -> bool:
+    """Whether columns are called by their numbers, as pandas does: of three and more, data hardly are so."""
+    return len(fields) > 2 and any(
+        [*fields] == [str(n + first) for n in range(len(fields))] for first in (0, 1)
+    )
 
 
 def _check_names(names: list[str], where: str) -> None:

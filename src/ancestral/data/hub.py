@@ -18,11 +18,8 @@ from ancestral.data.classes import Classes
 from ancestral.data.columns import shown
 from ancestral.data.hub_columns import Chosen, KnownClasses, Vectors, choose
 from ancestral.data.hub_images import FoundColour, Pictures
-from ancestral.data.hub_places import LOCAL, PREFIX, Place, find, in_short
+from ancestral.data.hub_places import BATCH, LOCAL, PREFIX, Place, find, in_short
 from ancestral.data.raw import Kind, Raw, Reading
-
-_BATCH = 256
-"""Examples read at once."""
 
 
 def _read(source: str, reading: Reading) -> Raw:
@@ -165,10 +162,10 @@ def _batches(split: Any, chosen: Chosen, label: str | None, *, where: str) -> It
 
     with _explained(where):
         view = split.select_columns([*chosen.columns, *([] if label is None else [label])])
-        if chosen.kind == "image":
+        if isinstance(_features(split)[chosen.columns[0]], datasets.Image):
             # As files: how they are decoded is the same for all kinds of sources.
             view = view.cast_column(chosen.columns[0], datasets.Image(decode=False))
-        batches = view.with_format("arrow").iter(batch_size=_BATCH)
+        batches = view.with_format("arrow").iter(batch_size=BATCH)
     while True:
         with _explained(where):
             batch = next(batches, None)

@@ -83,7 +83,8 @@ def _kind(feature: Any) -> str:
     """image, class, numbers, list (of numbers) or other."""
     import datasets
 
-    if isinstance(feature, datasets.Image):
+    # Other programs write images as the library stores them, but not that they are images.
+    if isinstance(feature, datasets.Image) or (isinstance(feature, dict) and {*feature} == {"bytes", "path"}):
         return "image"
     if isinstance(feature, datasets.ClassLabel):
         return "class"

@@ -10,6 +10,8 @@ from typing import Any
 
 PREFIX = "hf:"
 LOCAL = "a folder of Parquet files or of images, or one that save_to_disk wrote"
+BATCH = 128
+"""Examples read at once."""
 _PATIENCE = 10.0
 """Seconds to wait for the hub's answer."""
 _HIDDEN = (401, 403, 404)
@@ -63,13 +65,17 @@ def _opened(folder: Path) -> Any:
 
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         return datasets.load_from_disk(str(folder))
-    return datasets.load_dataset(str(folder), streaming=True)
+    return _streamed(str(folder))
 
 
-def _streamed(name: str, revision: str) -> Any:
+def _streamed(name: str, revision: str | None = None) -> Any:
     import datasets
 
-    return datasets.load_dataset(name, revision=revision, streaming=True)
+    builder = datasets.load_dataset_builder(name, revision=revision)
+    if hasattr(builder.config, "batch_size"):
+        # Of Parquet files it would hold several whole groups of rows, which may be most of a file.
+        builder.config.batch_size = BATCH
+    return builder.as_streaming_dataset()
 
 
 def _revision(name: str) -> str:

@@ -47,7 +47,8 @@ def load_data(
     """Read a data set and split it.
 
     ``source`` is a built-in name (digits, swiss-roll, moons; ``./digits`` is a path), a folder of IDX
-    files or one IDX file of images, or a .npy or .npz file. A test split that comes with the data is
+    files or one IDX file of images, a .npy or .npz file, a table (.csv, .tsv, .csv.gz, .parquet, or a folder
+    of them by the names train and test), or hf:NAME[:COLUMN]. A test split that comes with the data is
     kept; otherwise a fixed fifth of the rows is held out. ``validation`` is the share of the training
     rows held out to watch training, 0 … 0.5 and at most 1,000 rows; 0 holds out none. ``binarize`` is
     none, dynamic (bits drawn anew for each batch) or threshold, and never changes which rows go where.
