@@ -41,7 +41,7 @@ def open_csv(path: Path) -> Table:
     """What a file is and how to read it. ``ValueError`` for one that is no table, or in another encoding.
 
     Where every field of the first line that is not empty is a number, that line is data and the columns are
-    "column 1", "column 2", …; a line that counts three columns or more from 0 or 1 is one of names. Notes say so.
+    "column 1", "column 2", …; one that counts three columns or more from 0 or 1 holds names. Notes say so.
     """
     with _readable(path), _stream(path) as stream:
         form = _form(_head(stream, path), path)
