@@ -102,6 +102,7 @@ def main() -> None:
     if options.quick:
         return
     facts = {
+        "name": "posteriors",
         "data": "digits, threshold, test",
         "n": options.n,
         "steps": options.steps,
@@ -111,7 +112,7 @@ def main() -> None:
         "version": ancestral.__version__,
     }
     out = HERE / "results" / "posteriors.json"
-    out.write_text(json.dumps({**facts, **results}, indent=1) + "\n", encoding="utf-8")
+    out.write_text(json.dumps([{**facts, **results}], indent=1) + "\n", encoding="utf-8")
     save_posteriors(HERE.parent / "docs" / "posteriors.png", rows)
 
 
