@@ -9,7 +9,7 @@ import sys
 
 import ancestral
 
-LOADED_WHERE_USED = ("pydantic", "tyro", "rich", "sklearn", "PIL", "matplotlib")
+LOADED_WHERE_USED = ("pydantic", "tyro", "rich", "sklearn", "PIL", "matplotlib", "pyarrow", "datasets")
 """What configs, the command line, the data and the plots need, and a bare machine may lack."""
 
 TOUCH_EVERY_NAME = """

@@ -35,7 +35,8 @@ def test_facts(name, runs):
     assert found["held_out_elbo"] == held_out[-1]["elbo"]
     assert found["held_out_bits_per_dim"] == held_out[-1]["bits_per_dim"]
     assert (found["held_out_bits_per_dim"] is None) == name.endswith("vectors")
-    assert found["example"] == {"shape": list(folder.spec.shape), "levels": folder.spec.levels}
+    example = {"shape": list(folder.spec.shape), "levels": folder.spec.levels}
+    assert found["example"] == {**example, "columns": None, "class_names": None}
     for part in ("data", "model", "training"):
         assert found[part] == folder.facts[part]
 

@@ -264,7 +264,10 @@ def test_a_place_that_cannot_be_written(data, runs, here):
     answer = call("sample", there, "--out", "file/a.png")
     assert answer.status == 1
     assert answer.err.splitlines()[-1].startswith("ancestral: file: ")
-    refused(call("sample", there, "--out", "a.jpg"), "--out is a.jpg; it must end in .png or .npz")
+    refused(
+        call("sample", there, "--out", "a.jpg"),
+        "--out is a.jpg; it must end in .png, .npy, .npz, .csv or .parquet",
+    )
     assert [path.name for path in here.iterdir()] == ["file"]
     assert (here / "file").read_text() == "mine"
 

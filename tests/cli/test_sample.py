@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -222,6 +225,100 @@ def test_samples_can_be_trained_on(runs, tmp_path):
     options = ("--steps", 1, "--batch-size", 8, "--model.width", 4)
     answer = call("train", "vae", "--data", tmp_path / "a.npz", "--out", tmp_path / "run", *options)
     assert answer.status == 0, answer.err
+
+
+NAMES = ["height, cm", 'the "third"', "x"]
+
+
+@pytest.fixture(scope="module")
+def table_run(tmp_path_factory) -> Path:
+    """A run on a table whose columns lie far from 0 and differ in their widths."""
+    folder = tmp_path_factory.mktemp("table")
+    rows = np.random.default_rng(0).normal(size=(200, 3)) * [0.01, 2.0, 3e4] + [5.0, -300.0, 1e6]
+    with (folder / "people.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*NAMES, "kind"])
+        writer.writerows([*row, "cat" if row[0] > 5 else "dog"] for row in rows.tolist())
+    options = ("vae", "--model.network", "mlp", "--model.hidden", 8, "--steps", 30, "--batch-size", 32)
+    where = ("--data", folder / "people.csv", "--label", "kind", "--out", folder / "run", "--device", "cpu")
+    answer = call("train", *options, *where)
+    assert answer.status == 0, answer.err
+    # Sampling needs the run alone.
+    (folder / "people.csv").unlink()
+    return folder / "run"
+
+
+@pytest.mark.parametrize("final", ["mean", "draw"])
+def test_samples_of_a_table_are_in_its_units_and_under_its_names(final, table_run, tmp_path):
+    options = ("--n", 500, "--final", final, "--seed", 3)
+    samples = drawn(table_run, tmp_path / "a.npz", *options)["samples"]
+    away = (samples - [5.0, -300.0, 1e6]) / [0.01, 2.0, 3e4]
+    assert np.abs(away).max() < 8
+    if final == "draw":
+        assert np.all(np.abs(np.log(away.std(0))) < 1.4)
+    for name in ("a.npy", "a.csv", "a.parquet"):
+        answer = call("sample", table_run, "--out", tmp_path / name, "--device", "cpu", *options)
+        assert answer.status == 0, answer.err
+    assert np.array_equal(np.load(tmp_path / "a.npy"), samples)
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == NAMES
+    assert np.array_equal(np.array(rows, np.float32), samples)
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert table.column_names == NAMES
+    assert np.array_equal(np.stack([column.to_numpy() for column in table.columns], axis=1), samples)
+    # Each is data again.
+    for name in ("a.csv", "a.parquet"):
+        assert ancestral.load_data(tmp_path / name).columns == tuple(NAMES)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".npy", ".npz", ".parquet"]
+
+
+def test_other_columns_are_not_evaluated_on(table_run, tmp_path):
+    values = ["3,1,2", "4,3,2", "5,4,4"] * 9
+    for header, status in ((NAMES[::-1], 2), (NAMES, 0)):
+        with (tmp_path / "t.csv").open("w", newline="") as file:
+            csv.writer(file).writerow([*header, "kind"])
+            file.writelines(f"{value},cat\n" for value in values)
+        answer = call("evaluate", table_run, "--data", tmp_path / "t.csv", "--n", 2, "--device", "cpu")
+        assert answer.status == status, answer.err
+        assert ("the columns of the data are 'x' " in answer.message) == (status == 2)
+
+
+def test_what_there_is_to_know_of_the_data_is_told(tmp_path):
+    (tmp_path / "t.csv").write_text("1,2\n3,2\n4,2\n" * 9)
+    options = ("--model.network", "mlp", "--model.hidden", 4, "--steps", 1, "--batch-size", 4)
+    answer = call("train", "vae", "--data", tmp_path / "t.csv", "--out", tmp_path / "run", *options)
+    assert answer.status == 0, answer.err
+    assert "t.csv has no line of names: its columns are called 'column 1', 'column 2'." in answer.message
+    assert "constant in 't.csv': 'column 2'." in answer.message
+
+
+def test_names_are_told_by_info(table_run):
+    example = json.loads(call("info", table_run, "--json").out)["example"]
+    assert (example["columns"], example["class_names"]) == (NAMES, ["cat", "dog"])
+
+
+def test_columns_without_names_are_counted(runs, tmp_path):
+    assert call("sample", runs["vae on vectors"], "--out", tmp_path / "a.csv", "--n", 3).status == 0
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    assert lines[0] == "column 1,column 2"
+    assert len(lines) == 4
+
+
+def test_images_are_an_array_and_no_table(runs, tmp_path):
+    run = runs["vae on images"]
+    samples = drawn(run, tmp_path / "a.npz", "--n", 3)["samples"]
+    assert call("sample", run, "--out", tmp_path / "a.npy", "--n", 3, "--device", "cpu").status == 0
+    assert np.array_equal(np.load(tmp_path / "a.npy"), samples)
+    for form in ("csv", "parquet"):
+        answer = call("sample", run, "--out", tmp_path / f"a.{form}")
+        assert answer.status == 2
+        assert f"a.{form}, and {run} is a model of images; tables are for vectors" in answer.message
+    for form in ("csv", "npy"):
+        answer = call("sample", runs["ddpm on vectors"], "--out", tmp_path / f"b.{form}", "--trajectory")
+        assert answer.status == 2
+        assert "with --trajectory it must end in .png or .npz" in answer.message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "a.npz"]
 
 
 def test_sampling_leaves_the_callers_random_state(runs, tmp_path):

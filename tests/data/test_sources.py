@@ -194,9 +194,9 @@ def test_missing_path(tmp_path: Path) -> None:
 
 def test_unknown_kinds(tmp_path: Path) -> None:
     refused(tmp_path, "holds no data of a known kind", "it holds nothing", "IDX", ".npz")
-    (tmp_path / "table.csv").write_text("1,2\n")
-    refused(tmp_path / "table.csv", "table.csv", "is of no known kind", ".npy or .npz")
-    refused(tmp_path, "it holds table.csv")
+    (tmp_path / "table.xlsx").write_text("1,2\n")
+    refused(tmp_path / "table.xlsx", "table.xlsx", "is of no known kind", ".npy or .npz", ".csv")
+    refused(tmp_path, "it holds table.xlsx")
     (tmp_path / "folder.npy").mkdir()
     refused(tmp_path / "folder.npy", "the folder", "holds no data of a known kind")
 

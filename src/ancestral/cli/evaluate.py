@@ -111,6 +111,11 @@ def run(arguments: list[str]) -> None:
             f"the data are examples of {data.spec}, and {options.run} was trained on {folder.spec}. Give "
             "data of the same shape and levels."
         )
+    if None not in (data.columns, folder.columns) and data.columns != folder.columns:
+        raise ValueError(
+            f"the columns of the data are {' '.join(map(repr, data.columns or ()))}, and {options.run} was "
+            f"trained on {' '.join(map(repr, folder.columns or ()))}. Put them in that order."
+        )
     ruler = _ruler(chain, data, options)
     if options.posterior_picture is not None:
         from ancestral.evaluation.posterior_picture import check_two_latents

@@ -12,6 +12,7 @@ import tyro
 
 from ancestral import checks
 from ancestral.cli.options import Flag, parse
+from ancestral.cli.saving import FORMS, TABLES, save_array
 from ancestral.config import Compile, Device, Precision
 
 
@@ -22,7 +23,8 @@ class Sample:
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder."""
     out: Path
-    """A .png (a grid of images, a scatter of points) or a .npz with the array "samples"."""
+    """A .png (a grid of images, a scatter of points), a .npy, a .npz with the array "samples", or for vectors
+    a .csv or .parquet, whose columns are named as the data's."""
     n: int | None = None
     """How many; by default 64, or 8 with --trajectory."""
     seed: int = 0
@@ -55,19 +57,26 @@ class Sample:
             checks.integer("n", self.n, low=1, high=10_000_000)
         checks.integer("seed", self.seed, low=0)
         checks.integer("batch_size", self.batch_size, low=1)
-        if self.out.suffix not in (".png", ".npz"):
-            raise ValueError(f"--out is {self.out}; it must end in .png or .npz.")
+        if self.out.suffix not in FORMS:
+            raise ValueError(f"--out is {self.out}; it must end in {', '.join(FORMS[:-1])} or {FORMS[-1]}.")
+        if self.trajectory and self.out.suffix not in (".png", ".npz"):
+            raise ValueError(f"--out is {self.out}; with --trajectory it must end in .png or .npz.")
 
 
 def run(arguments: list[str]) -> None:
     """The command."""
     options = parse(Sample, arguments, prog="ancestral sample")
     from ancestral.diffusion import DDPM
-    from ancestral.runs import load_run, pick_device
+    from ancestral.runs import RunFolder, load_run, pick_device
     from ancestral.samplers import Sampler
 
     sampler = Sampler(options.sampler, options.steps, options.eta, options.spacing)
     chain = load_run(options.run).to(pick_device(options.device))
+    if chain.spec.is_image and options.out.suffix in TABLES:
+        raise ValueError(
+            f"--out is {options.out}, and {options.run} is a model of images; tables are for vectors. Give a "
+            ".png, .npy or .npz."
+        )
     given = {
         "--sampler": options.sampler != "ancestral",
         "--steps": options.steps is not None,
@@ -81,7 +90,7 @@ def run(arguments: list[str]) -> None:
         )
     sampler.check(chain)
     levels, states = _draw(chain, options, sampler)
-    _save(options, chain.spec, levels, states)
+    _save(options, chain.spec, levels, states, RunFolder.open(options.run).columns)
     print(f"{len(states[-1])} samples written to {options.out}", file=sys.stderr)
 
 
@@ -114,7 +123,9 @@ def _draw(chain: Any, options: Sample, sampler: Any) -> tuple[list[int], list[An
     return levels, [torch.cat(parts) for parts in zip(*batches, strict=True)]
 
 
-def _save(options: Sample, spec: Any, levels: list[int], states: list[Any]) -> None:
+def _save(
+    options: Sample, spec: Any, levels: list[int], states: list[Any], columns: tuple[str, ...] | None
+) -> None:
     import numpy as np
 
     from ancestral.evaluation import save_picture, save_trajectory
@@ -137,7 +148,4 @@ def _save(options: Sample, spec: Any, levels: list[int], states: list[Any]) -> N
     if options.trajectory:
         arrays["trajectory"] = np.stack([array(state).astype(np.float32) for state in states])
         arrays["trajectory_levels"] = np.array(levels)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = options.out.with_name(f".incomplete-{options.out.name}")
-    np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-    temporary.replace(options.out)
+    save_array(options.out, arrays, columns=columns)

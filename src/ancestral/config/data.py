@@ -30,7 +30,7 @@ class DataConfig:
     skip_bad: bool = False
     """Image files: leave out, count and list those that cannot be read, in place of stopping."""
     label: str | None = None
-    """Tables: the column that holds the class; it is not modelled."""
+    """Tables and hf: the column that holds the class, in whole numbers or text; it is not modelled."""
     augment: tuple[Augmentation, ...] = ()
     """Of training images, when they are drawn: flip mirrors half of them from left to right, shift moves each
     by up to an eighth of its side. Never of those that are evaluated on."""

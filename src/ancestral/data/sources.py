@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ancestral import checks
-from ancestral.data import arrays, builtin, idx
+from ancestral.data import arrays, builtin, hub, idx, tables
 from ancestral.data.augment import AUGMENTATIONS
 from ancestral.data.bits import FixedBits, binarized, threshold_bits
 from ancestral.data.builtin import SOURCES
@@ -21,7 +21,7 @@ from ancestral.data.raw import Array, Kind, Raw, Reading
 from ancestral.data.rows import Examples
 from ancestral.spec import DataSpec
 
-KINDS: tuple[Kind, ...] = (builtin.KIND, idx.KIND, arrays.KIND)
+KINDS: tuple[Kind, ...] = (builtin.KIND, hub.KIND, idx.KIND, arrays.KIND, tables.KIND)
 """The kinds of sources, the first that matches reads. A new kind is a file and a line here."""
 
 TEST_SHARE = 0.2
@@ -47,7 +47,8 @@ def load_data(
     """Read a data set and split it.
 
     ``source`` is a built-in name (digits, swiss-roll, moons; ``./digits`` is a path), a folder of IDX
-    files or one IDX file of images, or a .npy or .npz file. A test split that comes with the data is
+    files or one IDX file of images, a .npy or .npz file, a table (.csv, .tsv, .csv.gz, .parquet, or a folder
+    of them by the names train and test), or hf:NAME[:COLUMN]. A test split that comes with the data is
     kept; otherwise a fixed fifth of the rows is held out. ``validation`` is the share of the training
     rows held out to watch training, 0 … 0.5 and at most 1,000 rows; 0 holds out none. ``binarize`` is
     none, dynamic (bits drawn anew for each batch) or threshold, and never changes which rows go where.

@@ -87,6 +87,8 @@ def fit(
         folder.restore(state)
         folder.rewind(state.step)
     session = _Session(state, resident(data, place), folder, report)
+    for text in data.notes:
+        session.note(text)
     finished = session.run(should_stop)
     state.release()
     chain.eval()
@@ -210,7 +212,7 @@ class _Session:
     def run(self, should_stop: Callable[[], bool]) -> bool:
         """Take the steps that are left; False when it was asked to stop before the last."""
         config = self.state.config
-        steps = train(self.state, self.data, note=self._note)
+        steps = train(self.state, self.data, note=self.note)
         try:
             while True:
                 start = time.perf_counter()
@@ -266,8 +268,8 @@ class _Session:
         if self.report is not None:
             self.report(record)
 
-    def _note(self, text: str) -> None:
-        """Something about this machine and not about the run: told, not kept."""
+    def note(self, text: str) -> None:
+        """Something about this machine or the data, and not about the run: told, not kept."""
         if self.report is not None:
             self.report({"kind": "note", "step": self.state.step, "text": text})
 

@@ -63,7 +63,12 @@ class RunFolder:
             "data": None if config is None else dataclasses.asdict(config.data),
             "model": None if config is None else model_json(config.model),
             "training": dataclasses.asdict(training),
-            "spec": {"shape": list(data.spec.shape), "levels": data.spec.levels},
+            "spec": {
+                "shape": list(data.spec.shape),
+                "levels": data.spec.levels,
+                "columns": data.columns,
+                "class_names": data.class_names,
+            },
             "content": content_hash(data),
         }
         try:
@@ -95,7 +100,8 @@ class RunFolder:
             )
         folder = RunFolder(path, facts)
         # Read once, so that an edited file is refused here and not halfway through something.
-        _ = folder.spec, folder.training if facts["model"] is None else folder.config
+        _ = folder.columns, folder.class_names
+        _ = folder.training if facts["model"] is None else folder.config
         return folder
 
     @property
@@ -114,6 +120,27 @@ class RunFolder:
                 f"{self.path / 'config.json'}: spec is {spec!r}; it must hold the shape of one example and "
                 "its levels (or null)."
             ) from error
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """The names of a vector's entries, where the training data had them."""
+        return self._names("columns", count=self.spec.dims)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes, where the training data had them."""
+        return self._names("class_names")
+
+    def _names(self, what: str, *, count: int | None = None) -> tuple[str, ...] | None:
+        names = self.facts["spec"].get(what)
+        if names is None:
+            return None
+        strings = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+        if not strings or len(names) != (count or len(names)):
+            raise ValueError(
+                f"{self.path / 'config.json'}: {what} is {names!r}; it must be null, or a name for each."
+            )
+        return tuple(names)
 
     @property
     def config(self) -> RunConfig:
