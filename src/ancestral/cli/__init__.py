@@ -17,6 +17,7 @@ COMMANDS = {
     "sample": "draw samples from a run, as a picture or an array",
     "evaluate": "the ELBO of a run on held-out data, split into its terms, with error bars",
     "compare": "train VAE, hierarchical VAE and DDPM on the same data and put them side by side",
+    "data": "what a source of data holds, and what would be done with it",
     "info": "what a run is and how far it has come",
     "recipe": "list the recorded results, or train one of them again",
     "bench": "how fast this machine is, how fast a model trains on it, and what bounds it",

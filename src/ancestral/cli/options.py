@@ -15,7 +15,7 @@ AllLevels = Literal["all"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions:
+class DataChoices:
     """Which data, and how they are prepared."""
 
     data: str
@@ -36,14 +36,20 @@ class DataOptions:
     augment: tuple[Augmentation, ...] = ()
     """Of training images, when they are drawn: flip mirrors half of them from left to right, shift moves each
     by up to an eighth of its side. Never of those that are evaluated on."""
-    device: Device = "auto"
-    """auto takes a GPU where there is one."""
 
     @property
     def data_config(self) -> DataConfig:
         """The data's options, checked."""
         names = [field.name for field in fields(DataConfig) if field.name != "source"]
         return DataConfig(self.data, **{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(DataChoices):
+    """Which data, how they are prepared, and where they are worked on."""
+
+    device: Device = "auto"
+    """auto takes a GPU where there is one."""
 
 
 def parse(kind: type[T], arguments: list[str], *, prog: str) -> T:

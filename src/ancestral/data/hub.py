@@ -17,9 +17,10 @@ from ancestral.data.cache import Draft, cached
 from ancestral.data.classes import Classes
 from ancestral.data.columns import shown
 from ancestral.data.hub_columns import Chosen, KnownClasses, Vectors, choose
-from ancestral.data.hub_images import FoundColour, Pictures
+from ancestral.data.hub_images import Pictures
 from ancestral.data.hub_places import BATCH, LOCAL, PREFIX, Place, find, in_short
 from ancestral.data.raw import Kind, Raw, Reading
+from ancestral.imagefiles.decode import FoundColour
 
 
 def _read(source: str, reading: Reading) -> Raw:

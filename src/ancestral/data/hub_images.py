@@ -11,15 +11,10 @@ from typing import Any
 import numpy as np
 
 from ancestral.data.raw import Array, Reading
+from ancestral.imagefiles.decode import BadImage, Form, decode
 
 _SHOWN = 5
 """Images in a note."""
-_GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
-"""Pillow's modes without colour."""
-
-
-class FoundColour(Exception):
-    """An image in colour after grey ones: what was written in grey is to be written in colour."""
 
 
 class Pictures:
@@ -80,43 +75,23 @@ class Pictures:
 
     def _try(self, cell: dict[str, Any] | None) -> Array | str:
         """The image, or why there is none."""
-        from PIL import Image
-
+        only_grey = self._reading.channels is None and self._channels == 1
         try:
-            with Image.open(io.BytesIO(_bytes(cell))) as image:
-                if image.width * image.height > (Image.MAX_IMAGE_PIXELS or image.width * image.height):
-                    return f"{image.width}×{image.height} pixels are more than are safe to read"
-                return self._decoded(image)
-        # What Pillow raises for damaged files is of many kinds.
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-            return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-    def _decoded(self, image: Any) -> Array:
-        from PIL import Image, ImageOps
-
-        image = ImageOps.exif_transpose(image)
-        if image.mode not in _GREY and self._reading.channels is None and self._channels == 1:
-            raise FoundColour
-        if image.mode.startswith("I"):
-            image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-        if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        image = image.convert("L" if self._channels == 1 else "RGB")
-        if self._reading.image_size is not None:
-            square = (self._reading.image_size, self._reading.image_size)
-            image = ImageOps.fit(image, square, Image.Resampling.LANCZOS)
-        return np.asarray(image)
+            content = io.BytesIO(_bytes(cell))
+            return decode(content, Form(self._channels, self._reading.image_size, only_grey)).pixels
+        except (BadImage, OSError) as error:
+            return str(error)
 
 
 def _bytes(cell: dict[str, Any] | None) -> bytes:
     """The file of an image: in the table, on this machine, or where the library says."""
     if cell is None:
-        raise ValueError("none is there")
+        raise BadImage("none is there")
     content, path = cell["bytes"], cell["path"]
     if content is not None:
         return bytes(content)
     if path is None:
-        raise ValueError("none is there")
+        raise BadImage("none is there")
     if Path(path).is_file():
         return Path(path).read_bytes()
     import fsspec

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ancestral import checks
-from ancestral.data import arrays, builtin, hub, idx, tables
+from ancestral.data import arrays, builtin, folder, hub, idx, tables
 from ancestral.data.augment import AUGMENTATIONS
 from ancestral.data.bits import FixedBits, binarized, threshold_bits
 from ancestral.data.builtin import SOURCES
@@ -21,7 +21,7 @@ from ancestral.data.raw import Array, Kind, Raw, Reading
 from ancestral.data.rows import Examples
 from ancestral.spec import DataSpec
 
-KINDS: tuple[Kind, ...] = (builtin.KIND, hub.KIND, idx.KIND, arrays.KIND, tables.KIND)
+KINDS: tuple[Kind, ...] = (builtin.KIND, hub.KIND, idx.KIND, arrays.KIND, tables.KIND, folder.KIND)
 """The kinds of sources, the first that matches reads. A new kind is a file and a line here."""
 
 TEST_SHARE = 0.2
