@@ -182,7 +182,8 @@ def _slopes(log_q: _LogQ, z: Sequence[Tensor], chain: Paths) -> tuple[tuple[Tens
         return slopes, values
     leaves = [v.detach().requires_grad_() for v in z]
     with torch.enable_grad():
-        total, values = log_q(*leaves)
+        # A view of each: hooks on a module's inputs, as those of a counter of FLOPs, are refused on leaves.
+        total, values = log_q(*(leaf.view_as(leaf) for leaf in leaves))
     return torch.autograd.grad(total, leaves, materialize_grads=True), tuple(v.detach() for v in values)
 
 

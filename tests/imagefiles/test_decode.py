@@ -88,7 +88,7 @@ def test_the_way_up_that_exif_says(orientation):
 
 
 def test_the_centre_square_is_scaled_without_aliasing():
-    """Stripes of one pixel, finer than the new pixels, average to grey; a plain choice of pixels keeps them."""
+    """Stripes finer than the new pixels average to grey; a plain choice of pixels keeps them."""
     stripes = np.tile(np.array([0, 255], np.uint8), (64, 48))
     stripes[:, :16] = stripes[:, -16:] = 200  # outside the centre square
     found = decode(stored(Image.fromarray(stripes)), Form(1, 8))

@@ -85,7 +85,7 @@ def _models(spec: Any) -> dict[str, str]:
             found[name] = f"cannot be built: {error}"
             continue
         weights = sum(parameter.numel() for parameter in chain.parameters())
-        likelihood = type(chain.likelihood).__name__.removesuffix("Likelihood")  # type: ignore[union-attr]
+        likelihood = type(chain.likelihood).__name__.removesuffix("Likelihood")
         found[name] = f"{type(chain).__name__}, {weights:,} parameters, p(x|z_1) {likelihood}"
     return found
 

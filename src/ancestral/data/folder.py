@@ -1,7 +1,7 @@
 """Folders of image files: what is in them, and reading it once, on all cores, into the cache.
 
-Images lie in the folder, or in a folder for each class; and these in the folder, or in its folders ``train`` and
-``test``. Hidden files are passed over, and so are files whose names are not those of images.
+Images lie in the folder, or in a folder for each class; and these in the folder, or in its folders ``train``
+and ``test``. Hidden files are passed over, and so are files whose names are not those of images.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def _part(place: Path, notes: list[str]) -> list[Found]:
     bare = sum(one.label is None for one in found)
     if 0 < bare < len(found):
         notes.append(
-            f"{place.name!r} holds {bare} images beside folders of images, so folders are not taken as classes."
+            f"{place.name!r} holds {bare} images beside folders of images, so folders are not taken as "
+            "classes."
         )
         found = [Found(one.path, None, one.size, one.changed) for one in found]
     if others:

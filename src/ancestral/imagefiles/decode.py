@@ -59,7 +59,7 @@ class Decoded:
 
 
 def decode(file: str | Path | IO[bytes], form: Form) -> Decoded:
-    """Read an image, upright, opaque, of 8 bits; cut to its centre square and scaled where a size is asked for.
+    """Read an image, upright, opaque, of 8 bits; its centre square, scaled, where a size is asked for.
 
     Scaling takes a windowed sinc over all pixels that fall into one (Lanczos), so nothing aliases. Raises
     ``BadImage`` for what cannot be read or is larger than Pillow holds safe, and ``FoundColour``.
