@@ -64,3 +64,9 @@ def number(
         or (below is not None and value >= below)
     ):
         raise ValueError(f"{what} is {value:g}; it must be {allowed}.")
+
+
+def suffix(name: str, path: Path, allowed: Sequence[str]) -> None:
+    """Refuse a path that does not end in one of ``allowed``, such as ".png"."""
+    if path.suffix not in allowed:
+        raise ValueError(f"{name} is {path}; it must end in {' or '.join(allowed)}.")

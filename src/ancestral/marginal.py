@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -107,6 +108,23 @@ class MarginalChain(Chain):
         """The reconstruction and prior terms, (n,) each."""
         z1 = self.q_marginal(h, torch.ones(len(x), dtype=torch.long, device=x.device)).rsample()
         return -self.p_step(z1, 1).log_prob(x), kl_divergence(self.q_top(h), self.p_top(len(x)))
+
+    def descend(
+        self, z: Tensor, t: int, *, steps: int | None = None
+    ) -> Iterator[tuple[int, Tensor | Distribution]]:
+        """Ancestral sampling from z_t, (n, …), down: (s, z_s) for s = t − 1 … 1, then (0, the law p(x|z_1)).
+
+        ``steps`` are how many of the levels t … 1 are visited, for chains that can leave some out.
+        """
+        if steps not in (None, t):
+            raise ValueError(
+                f"steps is {steps}: {type(self).__name__} visits each of its levels. Leave it out."
+            )
+        for level in range(t, 1, -1):
+            law = self.p_step(z, level)
+            z = law.sample()
+            yield level - 1, z
+        yield 0, self.p_step(z, 1)
 
     def training_loss(self, x: Tensor) -> Loss:
         """As ``Chain.training_loss``, with ``training_samples`` random t per example in place of paths."""

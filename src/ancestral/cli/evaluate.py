@@ -95,7 +95,7 @@ def run(arguments: list[str]) -> None:
     from ancestral import checks
     from ancestral.cli.progress import example_progress
     from ancestral.evaluation import evaluate
-    from ancestral.runs import RunFolder, load_configured, load_run, pick_device
+    from ancestral.runs import RunFolder, load_data_of, load_run, pick_device
 
     folder = RunFolder.open(options.run)
     config = folder.config
@@ -105,17 +105,7 @@ def run(arguments: list[str]) -> None:
     chain = load_run(options.run)
     levels = levels_of(chain, options)
     source = config.data.source if options.data is None else options.data
-    data = load_configured(config.data, source=source)
-    if data.spec != folder.spec:
-        raise ValueError(
-            f"the data are examples of {data.spec}, and {options.run} was trained on {folder.spec}. Give "
-            "data of the same shape and levels."
-        )
-    if None not in (data.columns, folder.columns) and data.columns != folder.columns:
-        raise ValueError(
-            f"the columns of the data are {' '.join(map(repr, data.columns or ()))}, and {options.run} was "
-            f"trained on {' '.join(map(repr, folder.columns or ()))}. Put them in that order."
-        )
+    data = load_data_of(folder, source=source)
     ruler = _ruler(chain, data, options)
     if options.posterior_picture is not None:
         from ancestral.evaluation.posterior_picture import check_two_latents

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from ancestral import checks
 from ancestral.config import Augmentation, Binarize, DataConfig, Device
 
 T = TypeVar("T")
@@ -50,6 +52,58 @@ class DataOptions(DataChoices):
 
     device: Device = "auto"
     """auto takes a GPU where there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleOptions:
+    """A run, and which examples to ask it of."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run's folder."""
+    split: Literal["test", "validation", "train"] = "test"
+    """Which part of the data."""
+    data: str | None = None
+    """Where the data are now, if they moved, or others of the same shape and levels."""
+    seed: int = 0
+    """Decides every random draw."""
+    device: Device = "auto"
+    """auto takes a GPU where there is one."""
+    json: Flag = False
+    """Print one JSON object on standard output, and nothing else there."""
+
+    def __post_init__(self) -> None:
+        checks.integer("seed", self.seed, low=0)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command's ``ExampleOptions`` name, opened."""
+
+    folder: Any
+    chain: Any
+    """On its device."""
+    data: Any
+    split: Any
+    source: str
+
+
+def opened(options: ExampleOptions, *, needs: int = 1) -> Asked:
+    """The run, its chain and the examples of one split, of which there must be ``needs``."""
+    from ancestral.cli.progress import example_progress
+    from ancestral.runs import RunFolder, load_data_of, load_run, pick_device
+
+    folder = RunFolder.open(options.run)
+    source = folder.config.data.source if options.data is None else options.data
+    chain = load_run(options.run).to(pick_device(options.device))
+    with example_progress("reading") as progress:
+        data = load_data_of(folder, source=source, progress=progress)
+    split = data.split(options.split)
+    if len(split) < needs:
+        raise ValueError(
+            f"the {options.split} part of {source} has {len(split)} examples, and {needs} are asked for. Ask for "
+            "fewer, or take another --split."
+        )
+    return Asked(folder, chain, data, split, source)
 
 
 def parse(kind: type[T], arguments: list[str], *, prog: str) -> T:

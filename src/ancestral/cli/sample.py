@@ -12,7 +12,7 @@ import tyro
 
 from ancestral import checks
 from ancestral.cli.options import Flag, parse
-from ancestral.cli.saving import FORMS, TABLES, save_array
+from ancestral.cli.saving import FORMS, TABLES, as_array, save_array
 from ancestral.config import Compile, Device, Precision
 
 
@@ -137,15 +137,8 @@ def _save(
             save_picture(options.out, states[-1], spec)
         return
 
-    def array(state: Any) -> np.ndarray:
-        values: np.ndarray = state.numpy()
-        # Images go out as they come in: (N, H, W) or (N, H, W, C).
-        if spec.is_image:
-            values = values[:, 0] if spec.shape[0] == 1 else values.transpose(0, 2, 3, 1)
-        return values
-
-    arrays = {"samples": array(states[-1])}
+    arrays = {"samples": as_array(states[-1], spec)}
     if options.trajectory:
-        arrays["trajectory"] = np.stack([array(state).astype(np.float32) for state in states])
+        arrays["trajectory"] = np.stack([as_array(state, spec).astype(np.float32) for state in states])
         arrays["trajectory_levels"] = np.array(levels)
     save_array(options.out, arrays, columns=columns)

@@ -14,6 +14,22 @@ TABLES = (".csv", ".parquet")
 FORMS = (".png", ".npy", ".npz", *TABLES)
 
 
+def save_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    from ancestral.training.checkpoint import write_text_atomically
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(path, text)
+
+
+def as_array(x: Any, spec: Any) -> Any:
+    """Examples (n, *shape) as they come in: images (N, H, W) or (N, H, W, C), vectors (N, D)."""
+    values = x.cpu().numpy()
+    if spec.is_image:
+        values = values[:, 0] if spec.shape[0] == 1 else values.transpose(0, 2, 3, 1)
+    return values
+
+
 def save_array(path: Path, arrays: dict[str, np.ndarray], *, columns: Sequence[str] | None = None) -> None:
     """Write arrays in the form that the name says, whole or not at all.
 
@@ -22,7 +38,7 @@ def save_array(path: Path, arrays: dict[str, np.ndarray], *, columns: Sequence[s
     """
     import numpy as np
 
-    samples = arrays["samples"]
+    samples = arrays.get("samples")
     writers: dict[str, Callable[[Path], Any]] = {
         ".npz": lambda place: np.savez_compressed(place, **arrays),  # type: ignore[arg-type]
         ".npy": lambda place: np.save(place, samples),

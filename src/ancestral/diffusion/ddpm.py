@@ -214,9 +214,15 @@ class DDPM(MarginalChain):
 
     def generate(self, n: int, *, steps: int | None = None) -> Iterator[tuple[int, Tensor | Distribution]]:
         """Ancestral sampling over ``steps`` of the T levels (all when left out), evenly spread."""
-        times = strided(self.T, self.T if steps is None else steps)
         z = self.p_top(n).sample()
-        yield times[0], z
+        yield self.T, z
+        yield from self.descend(z, self.T, steps=steps)
+
+    def descend(
+        self, z: Tensor, t: int, *, steps: int | None = None
+    ) -> Iterator[tuple[int, Tensor | Distribution]]:
+        """As ``MarginalChain.descend``, over ``steps`` of the levels t … 1, evenly spread."""
+        times = strided(t, t if steps is None else steps)
         for t, s in zip(times, [*times[1:], 0], strict=True):
             law = self.reverse(z, t, s)
             if s == 0:

@@ -10,10 +10,12 @@ from ancestral.evaluation.bounds import Evaluation, default_levels, evaluate
 from ancestral.evaluation.estimate import Estimate
 from ancestral.evaluation.gap import Gaps, bound_gaps, save_gaps
 from ancestral.evaluation.importance import Curve, importance_curve, log_likelihood
-from ancestral.evaluation.pictures import save_comparison, save_picture, save_trajectory
+from ancestral.evaluation.latents import Reconstructions, interpolate, reconstruct, walk
+from ancestral.evaluation.pictures import save_comparison, save_picture, save_rows, save_trajectory
 from ancestral.evaluation.posterior_picture import PosteriorGrid, posterior_grids, save_posteriors
 from ancestral.evaluation.quality import Distances, Quality, Ruler
 from ancestral.evaluation.sampling_curve import SamplerCurve, sampler_curve, save_curve
+from ancestral.evaluation.scores import Scores, scores
 
 __all__ = [
     "Annealing",
@@ -26,8 +28,10 @@ __all__ = [
     "Gaps",
     "PosteriorGrid",
     "Quality",
+    "Reconstructions",
     "Ruler",
     "SamplerCurve",
+    "Scores",
     "annealed",
     "bidirectional",
     "bound_gaps",
@@ -35,13 +39,18 @@ __all__ = [
     "evaluate",
     "fitted_elbo",
     "importance_curve",
+    "interpolate",
     "log_likelihood",
     "posterior_grids",
+    "reconstruct",
     "sampler_curve",
     "save_comparison",
     "save_curve",
     "save_gaps",
     "save_picture",
     "save_posteriors",
+    "save_rows",
     "save_trajectory",
+    "scores",
+    "walk",
 ]

@@ -97,6 +97,8 @@ class Replicated:
     """Their mean."""
     error: DrawError | None
     """None where there is one estimate only."""
+    totals: Tensor
+    """The bounds themselves, (n, R)."""
 
 
 @dataclass(frozen=True)
@@ -157,10 +159,10 @@ class LevelDraws:
     def __call__(self, chain: MarginalChain, x: Tensor) -> Replicated:
         """The bound of x, (n, *shape), and its error."""
         elbos = [self._replicate(chain, x, count) for count in self._counts()]
-        if len(elbos) == 1:
-            return Replicated(elbos[0], None)
         totals = torch.stack([elbo.total for elbo in elbos], dim=1)
-        return Replicated(_mean(elbos), DrawError.of(totals, self.group))
+        if len(elbos) == 1:
+            return Replicated(elbos[0], None, totals)
+        return Replicated(_mean(elbos), DrawError.of(totals, self.group), totals)
 
     def _counts(self) -> list[int]:
         """The levels of each replicate, differing by at most one."""

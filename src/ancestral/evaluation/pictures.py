@@ -34,12 +34,20 @@ def save_picture(path: Path, x: Tensor, spec: DataSpec, *, columns: int | None =
 
 def save_trajectory(path: Path, levels: Sequence[int], states: Sequence[Tensor], spec: DataSpec) -> None:
     """Write the states of a sampling trajectory, each (n, *shape): a row per example, a column per level."""
-    frames = [state.detach().cpu().double().numpy() for state in states]
+    save_rows(path, {f"t = {level}": state for level, state in zip(levels, states, strict=True)}, spec)
+
+
+def save_rows(path: Path, columns: Mapping[str, Tensor], spec: DataSpec) -> None:
+    """Write sets of examples that belong together, each (n, *shape): a row per example, a column per set.
+
+    Vectors become one scatter per set, under its name.
+    """
+    frames = [state.detach().cpu().double().numpy() for state in columns.values()]
     if spec.is_image:
         rows = np.stack([_to_bytes(frame, spec) for frame in frames], axis=1)
         _save_image(path, _grid(rows.reshape(-1, *rows.shape[2:]), len(frames)))
     else:
-        _save_points(path, frames, [f"t = {level}" for level in levels])
+        _save_points(path, frames, list(columns))
 
 
 def save_comparison(path: Path, rows: Mapping[str, Tensor], spec: DataSpec) -> None:

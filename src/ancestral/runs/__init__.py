@@ -3,7 +3,7 @@
 from ancestral.runs.curve import MeasuredCurve, measure_samplers
 from ancestral.runs.fitting import Fitted, RunDiverged, fit, pick_device, resume_run, train_run
 from ancestral.runs.folder import RunFolder, load_run
-from ancestral.runs.loading import load_configured
+from ancestral.runs.loading import load_configured, load_data_of
 from ancestral.runs.quality import MeasuredSamples, measure_samples
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "RunFolder",
     "fit",
     "load_configured",
+    "load_data_of",
     "load_run",
     "measure_samplers",
     "measure_samples",
