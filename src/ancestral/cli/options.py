@@ -100,7 +100,8 @@ def opened(options: ExampleOptions, *, needs: int = 1) -> Asked:
     split = data.split(options.split)
     if len(split) < needs:
         raise ValueError(
-            f"the {options.split} part of {source} has {len(split)} examples, and {needs} are asked for. Ask for "
+            f"the {options.split} part of {source} has {len(split)} examples, and {needs} are asked for. "
+            "Ask for "
             "fewer, or take another --split."
         )
     return Asked(folder, chain, data, split, source)

@@ -23,7 +23,8 @@ class Reconstruct(ExampleOptions):
     n: int = 16
     """The first n examples."""
     level: tuple[int, ...] = ()
-    """The lowest levels that q's code holds, one or more; by default up to six of 1 … T. At level 1 all is q's."""
+    """The lowest levels that q's code holds, one or more; by default up to six of 1 … T. At level 1 all is
+    q's."""
     steps: int = 50
     """ddpm: how many of the T levels are visited, from a level below T in proportion."""
 

@@ -38,7 +38,7 @@ def save_array(path: Path, arrays: dict[str, np.ndarray], *, columns: Sequence[s
     """
     import numpy as np
 
-    samples = arrays.get("samples")
+    samples = arrays["samples"] if path.suffix != ".npz" else np.empty(0)
     writers: dict[str, Callable[[Path], Any]] = {
         ".npz": lambda place: np.savez_compressed(place, **arrays),  # type: ignore[arg-type]
         ".npy": lambda place: np.save(place, samples),

@@ -19,8 +19,8 @@ class Score(ExampleOptions):
     """A lower bound on log p(x) of each example, from the most to the least likely."""
 
     out: Path
-    """A .csv with a line per example: its number in the split (from 0), its class where there are classes, the
-    bound in nats, the standard error of its own draws, and bits/dim for integer data."""
+    """A .csv with a line per example: its number in the split (from 0), its class where there are classes,
+    the bound in nats, the standard error of its own draws, and bits/dim for integer data."""
     picture: Path | None = None
     """A .png of the most likely examples above the least likely; by default beside --out, of its name."""
     shown: int = 32

@@ -1,13 +1,13 @@
 """What a chain's latents hold of x: reconstructions, interpolations and walks, for any chain.
 
 A *code* of x is z_t … z_T drawn from q(·|x), down to a level t; what lies below is p's to fill in. With t = 1
-all of it is q's. So a code at level t shows what levels t and above know of x: nearly all in a VAE, the outline
-at the top of a hierarchy, in a DDPM what noise of level t has left.
+all of it is q's. So a code at level t shows what levels t and above know of x: nearly all in a VAE, the
+outline at the top of a hierarchy, in a DDPM what noise of level t has left.
 
-Codes are mixed as *noise*: a latent z under the law of p that it stands under, (z − mean) / sd given the latents
-above, which is standard normal where x is the model's own. The spherical path (Shoemake 1985; for latents, White
-2016) between two such vectors keeps to where their prior's mass is. Of a ``MarginalChain`` z_t itself is mixed
-(Ho et al. 2020, section 4.4).
+Codes are mixed as *noise*: a latent z under the law of p that it stands under, (z − mean) / sd given the
+latents above, which is standard normal where x is the model's own. The spherical path (Shoemake 1985; for
+latents, White 2016) between two such vectors keeps to where their prior's mass is. Of a ``MarginalChain`` z_t
+itself is mixed (Ho et al. 2020, section 4.4).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from torch.distributions import Distribution
 
 from ancestral import checks
 from ancestral.chain import Chain, final_value
+from ancestral.distributions import full_precision
 from ancestral.evaluation.bounds import evaluation_mode
 from ancestral.marginal import MarginalChain
-from ancestral.precision import full_precision
 from ancestral.randomness import own_randomness, reseed
 
 Done = Callable[[int, int], None]
@@ -68,8 +68,8 @@ def reconstruct(
 ) -> Reconstructions:
     """Code x, (n, *shape), at each of ``levels`` (by default up to 6 of 1 … T) and decode.
 
-    ``steps`` is how many of a ``MarginalChain``'s T levels p visits, from a level below T in proportion. Raises
-    ``ValueError`` for a level that the chain does not have.
+    ``steps`` is how many of a ``MarginalChain``'s T levels p visits, from a level below T in proportion.
+    Raises ``ValueError`` for a level that the chain does not have.
     """
     levels = default_levels(chain.T) if levels is None else checked_levels(chain, levels)
     parts = []
@@ -93,11 +93,12 @@ def interpolate(
     seed: int = 0,
     progress: Done = lambda done, total: None,
 ) -> Tensor:
-    """From each of ``a`` to its partner in ``b``, (n, *shape) both: (n, points, *shape) on the CPU, ends included.
+    """From each of ``a`` to its partner in ``b``, (n, *shape) both: (n, points, *shape) on the CPU, ends
+    included.
 
     Codes are of ``level`` (by default 1; in a ``MarginalChain`` the middle one) and mixed along the spherical
-    path. Both ends are coded with the same draws of q, and what lies below the code is filled with the same draws of
-    p at every point, so that neighbouring points differ by their codes alone.
+    path. Both ends are coded with the same draws of q, and what lies below the code is filled with the same
+    draws of p at every point, so that neighbouring points differ by their codes alone.
     """
     checks.integer("points", points, low=2)
     if a.shape != b.shape:
@@ -118,7 +119,8 @@ def walk(
     seed: int = 0,
     progress: Done = lambda done, total: None,
 ) -> Tensor:
-    """Between two draws from the prior, n times: (n, points, *shape) on the CPU; noise of all levels is mixed."""
+    """Between two draws from the prior, n times: (n, points, *shape) on the CPU; noise of all levels is
+    mixed."""
     checks.integer("n", n, low=1)
     checks.integer("points", points, low=2)
     device = next(chain.parameters()).device
@@ -134,7 +136,8 @@ def walk(
 
 
 def default_levels(T: int) -> list[int]:
-    """At most ``SHOWN`` of 1 … T, evenly spread, both ends among them, but not T of many: it holds nothing of x."""
+    """At most ``SHOWN`` of 1 … T, evenly spread, both ends among them, but not T of many: it holds nothing of
+    x."""
     if T <= SHOWN:
         return list(range(1, T + 1))
     return sorted({max(1, round(T * i / SHOWN)) for i in range(SHOWN)})
@@ -219,8 +222,8 @@ def _between(
 def spherical(a: Tensor, b: Tensor, share: float) -> Tensor:
     """The point at ``share`` of the way from a to b, (n, …) both, along the great circle of each example.
 
-    sin((1 − s) θ) a / sin θ + sin(s θ) b / sin θ with θ their angle; the straight line where they are (nearly)
-    parallel, or opposite, which no circle through both is alone in.
+    sin((1 − s) θ) a / sin θ + sin(s θ) b / sin θ with θ their angle; the straight line where they are
+    (nearly) parallel, or opposite, which no circle through both is alone in.
     """
     flat_a, flat_b = a.flatten(1).double(), b.flatten(1).double()
     lengths = flat_a.norm(dim=1) * flat_b.norm(dim=1)

@@ -53,10 +53,11 @@ def scores(
 ) -> Scores:
     """The bound of each example of x, (n, *shape), from draws of its own.
 
-    ``bound`` "elbo" averages ``samples`` paths (16 by default) or, for chains whose q(z_t|x) is closed-form, sweeps
-    (1 by default); with ``levels`` it takes that many random levels per example, drawn by importance, in the place
-    of a sweep, which is the default above T = 100 (``LEVELS`` of them). "iwae" is the importance-weighted bound
-    of ``samples`` (256) draws. Raises ``ValueError`` for options that do not go together.
+    ``bound`` "elbo" averages ``samples`` paths (16 by default) or, for chains whose q(z_t|x) is closed-form,
+    sweeps (1 by default); with ``levels`` it takes that many random levels per example, drawn by importance,
+    in the place of a sweep, which is the default above T = 100 (``LEVELS`` of them). "iwae" is the
+    importance-weighted bound of ``samples`` (256) draws. Raises ``ValueError`` for options that do not go
+    together.
     """
     checks.one_of("bound", bound, BOUNDS)
     checks.integer("batch_size", batch_size, low=1)
@@ -65,7 +66,8 @@ def scores(
         raise ValueError(f"levels is {levels}; a {type(chain).__name__} has no random levels. Leave it out.")
     if bound == "iwae" and marginal:
         raise ValueError(
-            f"bound is 'iwae': importance weights over all levels of a {type(chain).__name__} are useless. Use "
+            f"bound is 'iwae': importance weights over all levels of a {type(chain).__name__} are useless. "
+            "Use "
             "bound 'elbo'."
         )
     if isinstance(chain, MarginalChain) and levels is None and (chain.continuous or chain.T > 100):

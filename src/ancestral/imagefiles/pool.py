@@ -77,7 +77,9 @@ class Pool:
                 f"a process that decoded images ended at one of {batch[0]!r} … {batch[-1]!r}: it was killed, "
                 "or a file crashes Pillow. Look at these files, or try again with more memory."
             ) from error
-        self._idle.put(process)
+        finally:
+            # Also one that has ended: whoever waits for it would wait for ever, and finds out at once so.
+            self._idle.put(process)
         return results
 
     def __enter__(self) -> Pool:

@@ -34,8 +34,8 @@ def load_data_of(
 ) -> Dataset:
     """The data of a run, from ``source`` where they have moved or others are to be looked at.
 
-    ``ValueError`` where they cannot be read, or are no examples of what the run was trained on: of another shape,
-    number of levels, or order of columns.
+    ``ValueError`` where they cannot be read, or are no examples of what the run was trained on: of another
+    shape, number of levels, or order of columns.
     """
     data = load_configured(folder.config.data, source=source, progress=progress)
     if data.spec != folder.spec:
