@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ancestral.chain import Chain
 from ancestral.config import (
@@ -22,7 +23,6 @@ from ancestral.config import (
 from ancestral.data import Dataset
 from ancestral.diffusion import DDPM
 from ancestral.evaluation import (
-    Evaluation,
     Ruler,
     default_levels,
     evaluate,
@@ -40,7 +40,7 @@ from ancestral.runs import (
     load_configured,
     load_run,
     measure_samplers,
-    measure_samples,
+    measure_samples_by,
     pick_device,
     resume_run,
     train_run,
@@ -78,11 +78,16 @@ class Compared:
 
     kind: str
     chain: Chain
-    evaluation: Evaluation
-    samples: MeasuredSamples | None
-    """The distance of its samples; None where none was asked for, or the data are too few."""
+    """With its averaged weights."""
     figures: dict[str, Any]
     """Its entry in comparison.json."""
+    samples: Tensor | None = None
+    """64 of its samples; None where it was read from a file."""
+
+    @property
+    def kl_per_latent(self) -> list[float]:
+        """The cost of z_1 … z_T, nats: matching terms, then prior matching."""
+        return [*self.figures["matching_per_level"], self.figures["terms"]["prior"]]
 
 
 class Stopped(Exception):
@@ -118,8 +123,7 @@ def compare(
     dataset = load_configured(data)
     for model in models:
         check_fits(initial_chain(RunConfig(data, model, training), dataset), dataset, training)
-    measured = quality > 0 and Ruler.room(dataset) >= LEAST
-    ruler = Ruler.of(dataset, n=quality) if measured else None
+    rulers = rulers_of(dataset, quality)
     compared = []
     for model in models:
         stage = watch(model.kind, training.steps)
@@ -131,7 +135,7 @@ def compare(
                 n=n,
                 levels=levels,
                 importance_samples=importance_samples,
-                ruler=ruler,
+                rulers=rulers,
                 device=device,
                 stage=stage,
                 should_stop=should_stop,
@@ -168,7 +172,7 @@ def _one(
     n: int | None,
     levels: int | None,
     importance_samples: int,
-    ruler: Ruler | None,
+    rulers: Sequence[Ruler],
     device: str,
     stage: Stage,
     should_stop: Callable[[], bool],
@@ -181,6 +185,47 @@ def _one(
     if not fitted.finished:
         raise Stopped(kind)
     chain = load_run(path).to(pick_device(device))
+    found = measure(
+        RunFolder.open(path),
+        chain,
+        data,
+        n=n,
+        levels=levels,
+        importance_samples=importance_samples,
+        rulers=rulers,
+        curve=out / "curve.png",
+        progress=stage.progress,
+    )
+    assert found.samples is not None
+    save_picture(out / f"samples-{kind}.png", found.samples, chain.spec)
+    return found
+
+
+def rulers_of(data: Dataset, quality: int) -> list[Ruler]:
+    """What ``quality`` samples are measured with: features of a classifier where there are labels, and
+    principal components always. None where the data are too few, or ``quality`` is 0."""
+    if quality == 0 or Ruler.room(data) < LEAST:
+        return []
+    first = Ruler.of(data, n=quality) return [first] if first.space.name == "components" else [first,
+    Ruler.of(data, n=quality, features="components")]
+
+
+def measure(
+    folder: RunFolder,
+    chain: Chain,
+    data: Dataset,
+    *,
+    n: int | None = 1000,
+    levels: int | None = None,
+    importance_samples: int = 256,
+    rulers: Sequence[Ruler] = (),
+    curve: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Compared:
+    """All that a comparison tells of a run, whose ``chain`` is on its device; ``data`` are the run's.
+
+    See ``compare``. ``rulers`` measure its samples, the first one those of the samplers' ``curve`` as well.
+    """
     weighed = importance_samples > 0 and chain.T <= IMPORTANCE_T
     result = evaluate(
         chain,
@@ -188,44 +233,51 @@ def _one(
         levels=(levels or default_levels(chain)) if isinstance(chain, MarginalChain) else None,
         bound="iwae" if weighed else "elbo",
         samples=importance_samples if weighed else None,
-        progress=stage.progress,
+        progress=progress,
     )
     samples, rate = _timed_samples(chain)
-    save_picture(out / f"samples-{kind}.png", samples, chain.spec)
-    distance = None if ruler is None else measure_samples(chain, ruler, seed=_SAMPLE_SEED)
+    distances = measure_samples_by(chain, rulers, seed=_SAMPLE_SEED) if rulers else []
+    timing = folder.records("timing.jsonl")
     figures = {
-        "model": kind,
-        "data": config.data.source,
+        "model": folder.name,
+        "data": folder.config.data.source,
         "split": "test",
         **result.json(),
         "parameters": sum(p.numel() for p in chain.parameters()),
         "latent_dims": latent_dims(chain),
-        "train_images_per_second": RunFolder.open(path).records("timing.jsonl")[-1]["images_per_second"],
+        "train_images_per_second": timing[-1]["images_per_second"] if timing else None,
         "sample_images_per_second": rate,
         "network_calls_per_sample": chain.T,
-        **_distances(distance),
-        "sampler_curve": _curve(chain, ruler, out),
+        **_distances(distances),
+        "sampler_curve": _curve(chain, rulers[0], curve) if rulers and curve is not None else None,
     }
-    return Compared(kind, chain, result, distance, figures)
+    return Compared(folder.name, chain, figures, samples)
 
 
-def _curve(chain: Chain, ruler: Ruler | None, out: Path) -> dict[str, Any] | None:
+def _curve(chain: Chain, ruler: Ruler, path: Path) -> dict[str, Any] | None:
     """Sample distance against network calls for each sampler of a DDPM, as JSON and as a picture."""
-    if ruler is None or not isinstance(chain, DDPM):
+    if not isinstance(chain, DDPM):
         return None
     found = measure_samplers(chain, ruler, calls=CURVE_CALLS, seed=_SAMPLE_SEED)
-    save_curve(out / "curve.png", found.curve)
+    save_curve(path, found.curve)
     return found.json()
 
 
-def _distances(samples: MeasuredSamples | None) -> dict[str, Any]:
+def _distances(samples: Sequence[MeasuredSamples]) -> dict[str, Any]:
     """The Fréchet distance and its floor, and all the others with what they are of."""
-    if samples is None:
-        return {"sample_distance": None, "sample_distance_floor": None, "sample_quality": None}
+    if not samples:
+        return {
+            "sample_distance": None,
+            "sample_distance_floor": None,
+            "sample_quality": None,
+            "sample_quality_also": [],
+        }
+    first, *others = samples
     return {
-        "sample_distance": samples.quality.sample.frechet,
-        "sample_distance_floor": samples.quality.floor.frechet,
-        "sample_quality": samples.json(),
+        "sample_distance": first.quality.sample.frechet,
+        "sample_distance_floor": first.quality.floor.frechet,
+        "sample_quality": first.json(),
+        "sample_quality_also": [one.json() for one in others],
     }
 
 
@@ -234,13 +286,13 @@ def latent_dims(chain: Chain) -> int:
     """How many numbers the latents of one example are (of one level, where each has the data's size)."""
     device = next(chain.parameters()).device
     with own_randomness(device):
-        shapes = [z.shape[1:] for _, z in chain.generate(1) if isinstance(z, torch.Tensor)]
+        shapes = [z.shape[1:] for _, z in chain.generate(1) if isinstance(z, Tensor)]
     if isinstance(chain, MarginalChain):
         shapes = shapes[:1]
     return sum(shape.numel() for shape in shapes)
 
 
-def _timed_samples(chain: Chain) -> tuple[torch.Tensor, float]:
+def _timed_samples(chain: Chain) -> tuple[Tensor, float]:
     """64 samples (means of the last law), and images/s of drawing as many again and again for half a second.
 
     The first draw warms up and does not count, unless it alone takes longer.
@@ -280,9 +332,23 @@ def _write(
     write_text_atomically(out / "comparison.json", json.dumps(facts, indent=1) + "\n")
 
 
-def _preview(chain: Chain) -> torch.Tensor:
+def _preview(chain: Chain) -> Tensor:
     with computing(chain.cpu()):
         return chain.preview(_SAMPLES)
+
+
+def read_comparison(out: Path) -> tuple[dict[str, Any], list[Compared]]:
+    """What comparison.json in ``out`` says, and its models. ``ValueError`` where it cannot be read."""
+    path = out / "comparison.json"
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        models = dict(facts["models"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error!r}). Make it anew: ancestral compare, with the same options and "
+            "--out."
+        ) from error
+    return facts, [Compared(kind, load_run(out / kind), figures) for kind, figures in models.items()]
 
 
 def default_models() -> list[ModelConfig]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ancestral.compare import IMPORTANCE_T, Compared
+from ancestral.evaluation.bounds import ALIVE
 from ancestral.marginal import MarginalChain
 
 
@@ -20,22 +21,25 @@ def table(compared: list[Compared]) -> list[tuple[str, list[str]]]:
             ("Generation speed", lambda one: f"{one.figures['sample_images_per_second']:,.0f} images/s"),
             ("Posterior approximation", _posterior),
             ("Reparameterisation", _reparameterisation),
-            ("ELBO (nats)", lambda one: _with_error(one.evaluation.elbo, 2)),
-            ("  reconstruction", lambda one: f"{one.evaluation.reconstruction:.2f}"),
-            ("  matching", lambda one: "–" if one.chain.T == 1 else f"{one.evaluation.matching:.2f}"),
-            ("  prior matching", lambda one: f"{one.evaluation.prior:.2f}"),
-            ("bits/dim", lambda one: _with_error(one.evaluation.bits_per_dim, 3)),
-            ("log p(x) (nats)", lambda one: _with_error(one.evaluation.log_likelihood, 2)),
+            ("ELBO (nats)", lambda one: _with_error(one.figures["elbo"], 2)),
+            ("  reconstruction", lambda one: f"{one.figures['terms']['reconstruction']:.2f}"),
+            (
+                "  matching",
+                lambda one: "–" if one.chain.T == 1 else f"{one.figures['terms']['matching']:.2f}",
+            ),
+            ("  prior matching", lambda one: f"{one.figures['terms']['prior']:.2f}"),
+            ("bits/dim", lambda one: _with_error(one.figures["bits_per_dim"], 3)),
+            ("log p(x) (nats)", lambda one: _with_error(one.figures["log_likelihood"], 2)),
             ("KL per latent", _alive),
             ("Sample distance", _distance),
             ("Parameters", lambda one: f"{one.figures['parameters']:,}"),
-            ("Training speed", lambda one: f"{one.figures['train_images_per_second']:,.0f} images/s"),
+            ("Training speed", _training_speed),
         )
     ]
 
 
 def _with_error(estimate: Any, digits: int) -> str:
-    return "–" if estimate is None else f"{estimate.mean:.{digits}f} ± {estimate.stderr:.{digits}f}"
+    return "–" if estimate is None else f"{estimate['mean']:.{digits}f} ± {estimate['stderr']:.{digits}f}"
 
 
 def _inference(one: Compared) -> str:
@@ -47,7 +51,7 @@ def _inference(one: Compared) -> str:
 
 
 def _latent_space(one: Compared) -> str:
-    dims, data = one.figures["latent_dims"], one.evaluation.dims
+    dims, data = one.figures["latent_dims"], one.figures["dims"]
     if isinstance(one.chain, MarginalChain):
         if one.chain.continuous:
             return f"continuous time, {dims} numbers, as the data"
@@ -76,25 +80,31 @@ def _reparameterisation(one: Compared) -> str:
 def _alive(one: Compared) -> str:
     if one.chain.T == 1 or one.chain.T > IMPORTANCE_T:
         return "–"
-    costs = " ".join(f"{cost:.1f}" for cost in one.evaluation.kl_per_latent)
-    return f"{costs} ({one.evaluation.alive} of {one.chain.T} alive)"
+    costs = " ".join(f"{cost:.1f}" for cost in one.kl_per_latent)
+    alive = sum(cost > ALIVE for cost in one.kl_per_latent)
+    return f"{costs} ({alive} of {one.chain.T} alive)"
 
 
 def note(compared: list[Compared]) -> str | None:
     """What the sample distances are in, of how many samples and from which samplers; None without any."""
-    found = {one.kind: one.samples for one in compared if one.samples is not None}
+    found = {one.kind: quality for one in compared if (quality := one.figures["sample_quality"]) is not None}
     if not found:
         return None
-    quality = next(iter(found.values())).quality
-    samplers = "; ".join(f"{kind}: {samples.words}" for kind, samples in found.items())
+    quality = next(iter(found.values()))
+    samplers = "; ".join(f"{kind}: {quality['words']}" for kind, quality in found.items())
     return (
-        f"Sample distance: Fréchet, {quality.n} samples (means) against {quality.n} test examples; floor: as "
-        f"many training examples. Features: {quality.description}. Samplers: {samplers}."
+        f"Sample distance: Fréchet, {quality['n']} samples (means) against {quality['n']} test examples; "
+        "floor: as "
+        f"many training examples. Features: {quality['description']}. Samplers: {samplers}."
     )
 
 
 def _distance(one: Compared) -> str:
-    if one.samples is None:
+    if one.figures["sample_distance"] is None:
         return "–"
-    quality = one.samples.quality
-    return f"{quality.sample.frechet:.3g} (floor {quality.floor.frechet:.3g})"
+    return f"{one.figures['sample_distance']:.3g} (floor {one.figures['sample_distance_floor']:.3g})"
+
+
+def _training_speed(one: Compared) -> str:
+    rate = one.figures["train_images_per_second"]
+    return "–" if rate is None else f"{rate:,.0f} images/s"

@@ -117,8 +117,8 @@ def _print_table(compared: list[Any]) -> None:
 
     from ancestral.comparison_table import note, table
 
-    one = compared[0].evaluation
-    title = f"{compared[0].figures['data']}: {one.n} test examples, D = {one.dims}"
+    one = compared[0].figures
+    title = f"{one['data']}: {one['n']} test examples, D = {one['dims']}"
     sheet = Table(title=title, caption=note(compared), caption_justify="left")
     sheet.add_column("Concept", no_wrap=True)
     for part in compared:

@@ -4,7 +4,7 @@ from ancestral.runs.curve import MeasuredCurve, measure_samplers
 from ancestral.runs.fitting import Fitted, RunDiverged, fit, pick_device, resume_run, train_run
 from ancestral.runs.folder import RunFolder, load_run
 from ancestral.runs.loading import load_configured, load_data_of
-from ancestral.runs.quality import MeasuredSamples, measure_samples
+from ancestral.runs.quality import MeasuredSamples, measure_samples, measure_samples_by
 
 __all__ = [
     "Fitted",
@@ -18,6 +18,7 @@ __all__ = [
     "load_run",
     "measure_samplers",
     "measure_samples",
+    "measure_samples_by",
     "pick_device",
     "resume_run",
     "train_run",

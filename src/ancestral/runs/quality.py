@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,7 @@ class MeasuredSamples:
         """As in the commands' JSON."""
         return {
             "sampler": self.sampler,
+            "words": self.words,
             "steps": self.steps,
             "network_calls_per_sample": self.network_calls,
             "final": self.final,
@@ -78,6 +80,22 @@ def measure_samples(
     these are the same samples; "draw" with ``Sampler()`` gives samples of the model that the ELBO is of. The
     caller's random state is left as it was.
     """
+    rest: Any = {"final": final, "seed": seed, "batch_size": batch_size, "precision": precision}
+    return measure_samples_by(chain, [ruler], sampler=sampler, **rest)[0]
+
+
+def measure_samples_by(
+    chain: Chain,
+    rulers: Sequence[Ruler],
+    *,
+    sampler: Sampler | None = None,
+    final: str = "mean",
+    seed: int = 0,
+    batch_size: int = 256,
+    precision: str = "auto",
+) -> list[MeasuredSamples]:
+    """As ``measure_samples``, of the same samples by several rulers of one number of examples."""
+    ruler = rulers[0]
     sampler = default_sampler(chain) if sampler is None else sampler
     calls = sampler.calls(chain)
     device = device_of(chain)
@@ -88,15 +106,13 @@ def measure_samples(
     batches = math.ceil(ruler.n / batch_size)
     with evaluation_mode(chain), computing(chain, calls=calls * batches, precision=precision) as dtype:
         samples = drawn(sample, ruler.n, device=device, seed=seed, batch_size=batch_size)
-    return MeasuredSamples(
-        sampler.name,
-        sampler.taken(chain),
-        calls,
-        in_words(sampler, chain),
-        final,
-        name_of(dtype),
-        ruler.measure(samples),
-    )
+    words = in_words(sampler, chain)
+    return [
+        MeasuredSamples(
+            sampler.name, sampler.taken(chain), calls, words, final, name_of(dtype), ruler.measure(samples)
+        )
+        for ruler in rulers
+    ]
 
 
 def in_words(sampler: Sampler, chain: Chain) -> str:
