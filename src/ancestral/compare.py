@@ -206,8 +206,10 @@ def rulers_of(data: Dataset, quality: int) -> list[Ruler]:
     principal components always. None where the data are too few, or ``quality`` is 0."""
     if quality == 0 or Ruler.room(data) < LEAST:
         return []
-    first = Ruler.of(data, n=quality) return [first] if first.space.name == "components" else [first,
-    Ruler.of(data, n=quality, features="components")]
+    first = Ruler.of(data, n=quality)
+    if first.space.name == "components":
+        return [first]
+    return [first, Ruler.of(data, n=quality, features="components")]
 
 
 def measure(

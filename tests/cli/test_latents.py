@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from commands import call
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
 
 KINDS = [f"{kind} on {data}" for data in ("images", "vectors") for kind in ("vae", "hvae", "ddpm")]
 
@@ -20,7 +27,7 @@ def test_reconstruct(name, runs, tmp_path):
     answer = call("reconstruct", runs[name], "--out", picture, "--n", 3, "--steps", 4)
     assert answer.status == 0, answer.err
     assert "root mean square error" in answer.out
-    assert Image.open(picture).size[0] > 8
+    assert size(picture)[0] > 8
     answer = call("reconstruct", runs[name], "--out", arrays, "--n", 3, "--level", 1, "--steps", 4, "--json")
     facts = json.loads(answer.out)
     assert (facts["levels"], facts["n"]) == ([1], 3)
@@ -37,7 +44,7 @@ def test_interpolate(name, runs, tmp_path):
     answer = call("interpolate", runs[name], "--out", picture, "--n", 2, "--points", 4, "--steps", 4)
     assert answer.status == 0, answer.err
     if "images" in name:
-        wide, high = Image.open(picture).size
+        wide, high = size(picture)
         assert wide / high == pytest.approx((6 * 9 + 1) / (2 * 9 + 1))
     rest = ("--between", 3, 1, "--points", 4, "--steps", 4, "--json")
     answer = call("interpolate", runs[name], "--out", arrays, *rest)
@@ -65,7 +72,7 @@ def test_score(name, runs, tmp_path):
         np.testing.assert_allclose(bits, -np.array(nats) / (64 * np.log(2)))
     else:
         assert "bits_per_dim" not in rows[0]
-    assert Image.open(tmp_path / "scores.png").size[0] > 100
+    assert size(tmp_path / "scores.png")[0] > 100
     again = tmp_path / "b.csv"
     call("score", runs[name], "--out", again, "--n", 6, "--shown", 0)
     assert again.read_text() == out.read_text()
