@@ -44,6 +44,7 @@ OBJECT = {
 MORE = {
     *("parameters", "latent_dims", "train_images_per_second", "sample_images_per_second"),
     *("network_calls_per_sample", "sample_distance", "sample_distance_floor", "sample_quality"),
+    "sample_quality_also",
     "sampler_curve",
 }
 MEASURED = {"seconds", "train_images_per_second", "sample_images_per_second"}

@@ -83,7 +83,7 @@ def test_mistakes_leave_nothing(runs, tmp_path):
     run = runs["vae on images"]
     for arguments, words in (
         (["reconstruct", run, "--out", tmp_path / "a.txt"], "must end in .png or .npz"),
-        (["reconstruct", run, "--out", tmp_path / "a.png", "--level", 2], "level"),
+        (["reconstruct", run, "--out", tmp_path / "a.png", "--level", 2, "--n", 2], "level"),
         (["reconstruct", run, "--out", tmp_path / "a.png", "--n", 10_000], "Ask for fewer"),
         (["interpolate", run, "--out", tmp_path / "a.png", "--between", 0, 9_999], "Ask for fewer"),
         (["interpolate", run, "--out", tmp_path / "a.png", "--points", 1], "points"),

@@ -76,7 +76,7 @@ def test_reconstructions_have_the_datas_units_and_leave_randomness_alone(chain, 
         assert rmse == pytest.approx(float((part - x.float()).square().mean().sqrt()), rel=1e-5)
     again = reconstruct(chain, x, steps=4)
     assert all(torch.equal(one, other) for one, other in zip(found.x, again.x, strict=True))
-    assert not torch.equal(found.x[-1], reconstruct(chain, x, steps=4, seed=1).x[-1])
+    assert not torch.equal(found.x[0], reconstruct(chain, x, steps=4, seed=1).x[0])
 
 
 def test_the_ends_of_an_interpolation_are_reconstructions(chain, data):
@@ -104,10 +104,10 @@ def test_a_ddpm_with_the_best_network_keeps_what_noise_leaves():
     """x̂ drawn from p(x|z_t), z_t ~ q(z_t|x), is distributed as x, and knows less of it the higher t is."""
     mean = torch.tensor([0.5, -0.5])
     covariance = torch.tensor([[0.5, 0.2], [0.2, 0.4]])
-    chain = gaussian_ddpm(Schedule.cosine(60), mean, covariance, prediction="noise")
+    chain = gaussian_ddpm(Schedule.cosine(200), mean, covariance, prediction="noise")
     torch.manual_seed(0)
     x = mean + torch.randn(20_000, 2) @ torch.linalg.cholesky(covariance).T
-    found = reconstruct(chain, x, levels=[1, 10, 30, 60], steps=60)
+    found = reconstruct(chain, x, levels=[1, 40, 100, 200], steps=200)
     for level, part in zip(found.levels, found.x, strict=True):
         torch.testing.assert_close(part.mean(dim=0), mean, rtol=0, atol=0.02)
         if level > 1:

@@ -20,6 +20,7 @@ COMMANDS = {
     "reconstruct": "examples beside what a run's latents keep of them",
     "interpolate": "from one example to another through a run's latents",
     "compare": "train VAE, hierarchical VAE and DDPM on the same data and put them side by side",
+    "report": "what is known of a run or a comparison, on one page to look at",
     "data": "what a source of data holds, and what would be done with it",
     "info": "what a run is and how far it has come",
     "recipe": "list the recorded results, or train one of them again",

@@ -88,6 +88,12 @@ def run(arguments: list[str]) -> None:
             if name == "curve.png" and not any(part.figures["sampler_curve"] for part in compared):
                 continue
             print(f"written: {options.out / name}", file=sys.stderr)
+    from ancestral.cli.progress import spoken
+    from ancestral.report import report
+
+    # Last, so that its path is what a reader is left with.
+    page = report(options.out, device=options.device, told=spoken("report"))
+    print(f"written: {page}", file=sys.stderr)
 
 
 def _watcher(stack: contextlib.ExitStack) -> Callable[[str, int], Any]:

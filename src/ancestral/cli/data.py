@@ -85,8 +85,11 @@ def _models(spec: Any) -> dict[str, str]:
             found[name] = f"cannot be built: {error}"
             continue
         weights = sum(parameter.numel() for parameter in chain.parameters())
-        likelihood = type(chain.likelihood).__name__.removesuffix("Likelihood")
-        found[name] = f"{type(chain).__name__}, {weights:,} parameters, p(x|z_1) {likelihood}"
+        likelihood = getattr(chain, "likelihood", None)
+        law = (
+            "" if likelihood is None else f", p(x|z_1) {type(likelihood).__name__.removesuffix('Likelihood')}"
+        )
+        found[name] = f"{type(chain).__name__}, {weights:,} parameters{law}; loss: {chain.loss_name}"
     return found
 
 

@@ -72,6 +72,13 @@ def example_progress(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def spoken(title: str) -> Callable[[str], None]:
+    """Tells what is done next: on one line that is written over in a terminal, and not at all elsewhere."""
+    if not sys.stderr.isatty():
+        return lambda what: None
+    return lambda what: print(f"\r\x1b[K{title}: {what} …", end="\r", file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C (or SIGTERM) has asked to stop; a second one stops at once."""

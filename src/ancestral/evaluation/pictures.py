@@ -27,7 +27,7 @@ def save_picture(path: Path, x: Tensor, spec: DataSpec, *, columns: int | None =
     """
     values = x.detach().cpu().double().numpy()
     if spec.is_image:
-        _save_image(path, _grid(_to_bytes(values, spec), columns))
+        _save_image(path, image_grid(image_bytes(values, spec), columns))
     else:
         _save_points(path, [values], ["samples"])
 
@@ -44,8 +44,8 @@ def save_rows(path: Path, columns: Mapping[str, Tensor], spec: DataSpec) -> None
     """
     frames = [state.detach().cpu().double().numpy() for state in columns.values()]
     if spec.is_image:
-        rows = np.stack([_to_bytes(frame, spec) for frame in frames], axis=1)
-        _save_image(path, _grid(rows.reshape(-1, *rows.shape[2:]), len(frames)))
+        rows = np.stack([image_bytes(frame, spec) for frame in frames], axis=1)
+        _save_image(path, image_grid(rows.reshape(-1, *rows.shape[2:]), len(frames)))
     else:
         _save_points(path, frames, list(columns))
 
@@ -61,21 +61,21 @@ def save_comparison(path: Path, rows: Mapping[str, Tensor], spec: DataSpec) -> N
     figure = Figure(figsize=(3.2 * len(sets), 3.5), layout="constrained")
     for index, (name, values) in enumerate(sets.items()):
         axes = figure.add_subplot(1, len(sets), index + 1)
-        sheet = _grid(_to_bytes(values, spec), None)
+        sheet = image_grid(image_bytes(values, spec), None)
         axes.imshow(sheet[:, :, 0] if sheet.shape[2] < 3 else sheet[:, :, :3], cmap="gray", vmin=0, vmax=255)
         axes.set_title(name)
         axes.set_axis_off()
     save_figure(path, figure)
 
 
-def _to_bytes(values: np.ndarray, spec: DataSpec) -> np.ndarray:
+def image_bytes(values: np.ndarray, spec: DataSpec) -> np.ndarray:
     """(n, C, H, W) in the data's units → (n, H, W, C) of bytes."""
     top = 1.0 if spec.levels is None else spec.levels - 1
     scaled = np.clip(values / top, 0.0, 1.0) * 255.0
     return np.round(scaled).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
-def _grid(images: np.ndarray, columns: int | None) -> np.ndarray:
+def image_grid(images: np.ndarray, columns: int | None) -> np.ndarray:
     """(n, H, W, C) → one image with a line of grey between them."""
     n, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(n))

@@ -76,7 +76,8 @@ def scores(
             raise ValueError("samples is given, and continuous time has no sweep to average; give levels.")
     if levels is not None and samples is not None:
         raise ValueError(f"samples is {samples} and levels is {levels}; give one of them.")
-    count = samples or (256 if bound == "iwae" else 1 if marginal else 16)
+    default = 256 if bound == "iwae" else 1 if marginal else 16
+    count = default if samples is None else samples
     checks.integer("samples", count, low=1)
     if len(x) == 0:
         raise ValueError("there are no examples to score; give at least one.")

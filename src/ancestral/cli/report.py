@@ -1,0 +1,70 @@
+"""``ancestral report``: what is known of a run or a comparison, on one page."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ancestral import checks
+from ancestral.cli.options import Flag, parse
+from ancestral.config import Device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write a page to look at: bounds, samples, reconstructions, and how to get them again."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A run's folder, or that of a comparison."""
+    out: Path | None = None
+    """The .html file; by default report.html in the folder."""
+    n: int | None = None
+    """A run's: how many test examples to evaluate (the first ones), by default 1000; 0 for all."""
+    importance_samples: int | None = None
+    """A run's: draws per example for log p(x) of a vae or hvae, by default 256; 0 for none."""
+    quality: int | None = None
+    """A run's: how many samples to measure against as many test examples, by default 500; 0 for none."""
+    data: str | None = None
+    """Where the data are now, if they moved."""
+    device: Device = "auto"
+    """auto takes a GPU where there is one."""
+    json: Flag = False
+    """Print one JSON object on standard output."""
+
+    def __post_init__(self) -> None:
+        if self.out is not None:
+            checks.suffix("--out", self.out, (".html",))
+        for name in ("n", "importance_samples", "quality"):
+            if (value := getattr(self, name)) is not None:
+                checks.integer(name, value, low=0)
+
+
+def run(arguments: list[str]) -> None:
+    """The command."""
+    options = parse(Report, arguments, prog="ancestral report")
+    from ancestral.cli.progress import example_progress, spoken
+    from ancestral.report import Measuring, report
+
+    given = {name: getattr(options, name) for name in ("n", "importance_samples", "quality")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given.get("n") == 0:
+        given["n"] = None
+    with example_progress("measuring") as progress:
+        written = report(
+            options.run,
+            out=options.out,
+            source=options.data,
+            measuring=Measuring(**given) if given else None,
+            device=options.device,
+            progress=progress,
+            told=spoken("report"),
+        )
+    size = written.stat().st_size
+    if options.json:
+        print(json.dumps({"report": str(written), "bytes": size}))
+    print(f"written: {written} ({size / 1e6:.1f} MB)", file=sys.stderr)

@@ -1,0 +1,132 @@
+"""Sections on what was learnt: the table, the bounds and their parts, and how training went."""
+
+from __future__ import annotations
+
+from ancestral.comparison_table import note, table
+from ancestral.marginal import MarginalChain
+from ancestral.report import charts
+from ancestral.report.page import Block, Picture, Section, Table, Text
+from ancestral.report.subjects import Subject, Subjects
+
+
+def overview(subjects: Subjects) -> Section:
+    """The lecture notes' table."""
+    compared = [one.compared for one in subjects.models]
+    rows = [[concept.strip(), *entries] for concept, entries in table(compared)]
+    heads = ["Concept", *(one.name for one in subjects.models)]
+    return Section(
+        "table",
+        "Comparison" if len(compared) > 1 else "At a glance",
+        [Table(heads, rows, note(compared) or "")],
+        "Entries are measured on test data that no model was trained on; ± is one standard error of the "
+        "mean over "
+        "them.",
+    )
+
+
+def likelihood(subjects: Subjects) -> Section:
+    """The ELBO in its terms, and the bounds above it."""
+    blocks: list[Block] = [
+        Picture(
+            charts.terms({one.name: one.figures["terms"] for one in subjects.models}),
+            "Bars of reconstruction, matching and prior cost of each model",
+            "−ELBO = reconstruction + matching + prior matching, in nats per example. Densities of real "
+            "numbers can "
+            "make the reconstruction negative.",
+        ),
+        Picture(
+            charts.bounds({one.name: one.figures for one in subjects.models}),
+            "Bounds on log p(x) over the number of draws of q",
+            "ELBO (dotted) ≤ IWAE-k ≤ log p(x): each is a lower bound in expectation, and more draws of q "
+            "bring it "
+            "nearer. Bars are 95 % intervals.",
+        ),
+    ]
+    rows = []
+    for one in subjects.models:
+        tighter = one.figures["log_likelihood"]
+        elbo = one.figures["elbo"]
+        row = [one.name, _estimate(elbo)]
+        if tighter is None:
+            row += ["–", "–"]
+        else:
+            row += [
+                f"{_estimate(tighter)} (k = {tighter['samples']})",
+                f"{tighter['mean'] - elbo['mean']:.2f}",
+            ]
+        rows.append([*row, _estimator(one)])
+    heads = ["Model", "ELBO, nats", "IWAE-k, nats", "at least lost to q", "ELBO estimated by"]
+    blocks.append(Table(heads, rows))
+    return Section(
+        "likelihood",
+        "Likelihood",
+        blocks,
+        "How probable the model finds data it has not seen, and which part of the bound costs what. Where "
+        "k draws of "
+        "q lift the bound far above the ELBO, q misses the true posterior.",
+    )
+
+
+def levels(subjects: Subjects) -> Section | None:
+    """What every level of each chain costs; None where all chains have one."""
+    blocks: list[Block] = []
+    for one in subjects.models:
+        if one.chain.T == 1:
+            continue
+        if isinstance(one.chain, MarginalChain) and one.chain.continuous:
+            blocks.append(Text(f"{one.name}: continuous time has no levels to tell apart."))
+            continue
+        matching = one.figures["matching_per_level"]
+        if isinstance(one.chain, MarginalChain):
+            source = charts.levels(matching, first=2, xlabel=f"t of {one.chain.T}")
+            caption = (
+                f"{one.name}: denoising matching, the KL of z_(t−1) given z_t, for t = 2 … {one.chain.T}; "
+                "prior "
+                f"matching at T is {one.figures['terms']['prior']:.3g} nats."
+            )
+        else:
+            source = charts.levels(one.compared.kl_per_latent, first=1, xlabel="level t")
+            caption = f"{one.name}: the KL of z_t, from z_1 beside the data to z_{one.chain.T} at the top."
+        blocks.append(Picture(source, f"Costs by level of the {one.name}", caption))
+    if not blocks:
+        return None
+    return Section(
+        "levels",
+        "Level by level",
+        blocks,
+        "A level that costs nothing is not used. In a DDPM the levels with little noise are where the bits "
+        "are.",
+    )
+
+
+def training(subjects: Subjects) -> Section | None:
+    """Curves of training; None without records."""
+    records = {one.name: one.records for one in subjects.models if one.records}
+    if not records:
+        return None
+    losses = "; ".join(f"{one.name}: {one.chain.loss_name}" for one in subjects.models)
+    picture = Picture(
+        charts.training(records), "Loss and held-out ELBO over training steps", f"Losses are {losses}."
+    )
+    return Section(
+        "training",
+        "Training",
+        [picture, *_notes(subjects.models)],
+        "The loss of training batches, and the ELBO of examples held out (of averaged weights).",
+    )
+
+
+def _notes(models: list[Subject]) -> list[Block]:
+    told = [(one.name, record) for one in models for record in one.records if record["kind"] == "note"]
+    return [Text(f"{name}, step {record['step']}: {record['text']}") for name, record in told]
+
+
+def _estimate(found: dict[str, float]) -> str:
+    return f"{found['mean']:.2f} ± {found['stderr']:.2f}"
+
+
+def _estimator(one: Subject) -> str:
+    found = one.figures["estimator"]
+    if found["name"] == "sampled":
+        return f"{found['levels']} random levels per example ({found['draws']})"
+    return {"sweep": "a sweep over all levels", "path": "paths drawn from q"}[found["name"]]
