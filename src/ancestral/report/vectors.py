@@ -57,13 +57,12 @@ def columns(subjects: Subjects) -> Section | None:
     sets = {"test data": data.test.x[:count].cpu().double().numpy()}
     sets |= {one.name: drawn(one, count).double().numpy() for one in subjects.models}
     shown = list(range(min(_COLUMNS, len(names))))
+    few = "" if len(shown) == len(names) else f", the first {len(shown)} of {len(names)} columns"
     blocks: list[Block] = [
         Picture(
             charts.marginals(sets, names, shown),
             "Histograms of the columns",
-            f"{count} rows each{'' if len(shown) == len(names) else f', the first "
-            f"{len(shown)} of {len(names)} columns'}"
-            "; the range is that of 99 % of the test data.",
+            f"{count} rows each{few}; the range is that of 99 % of the test data.",
         )
     ]
     if len(names) > 1:
