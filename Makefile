@@ -8,12 +8,12 @@ BIN := $(VENV)/bin
 # The version is read from __init__.py when the package is installed.
 INSTALL_INPUTS := pyproject.toml constraints.txt src/ancestral/__init__.py
 
-.PHONY: help demo test format bench bench-gpu clean
+.PHONY: help demo test test-browser format bench bench-gpu clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.installed-run ## train and compare a VAE, a hierarchical VAE and a DDPM on digits, into runs/digits
 	$(BIN)/ancestral compare --data digits --out runs/digits --steps 600
@@ -25,6 +25,10 @@ test: $(VENV)/.installed-test ## lint, format check, types, import contracts, te
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+# Looks at pages in headless Chromium, where there is one; nothing is installed for it.
+test-browser: $(VENV)/.installed-test ## look at the report in a browser
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m browser tests/browser
 
 format: $(VENV)/.installed-test ## format the code and fix what the linter can
 	$(BIN)/ruff check --fix-only .

@@ -74,7 +74,7 @@ def run(arguments: list[str]) -> None:
                 importance_samples=options.importance_samples,
                 quality=options.quality,
                 device=options.device,
-                watch=_watcher(stack),
+                watch=_watcher(stack, options.training.batch_size),
                 should_stop=should_stop,
             )
         except Stopped as stopped:
@@ -96,13 +96,13 @@ def run(arguments: list[str]) -> None:
     print(f"written: {page}", file=sys.stderr)
 
 
-def _watcher(stack: contextlib.ExitStack) -> Callable[[str, int], Any]:
+def _watcher(stack: contextlib.ExitStack, batch_size: int) -> Callable[[str, int], Any]:
     from ancestral.cli.progress import example_progress, training_progress
     from ancestral.compare import Stage
 
     def watch(kind: str, steps: int) -> Stage:
         live = stack.enter_context(contextlib.ExitStack())
-        report = live.enter_context(training_progress(kind, steps))
+        report = live.enter_context(training_progress(kind, steps, batch_size))
         evaluating: list[Callable[[int, int], None]] = []
 
         def progress(done: int, total: int) -> None:

@@ -1,13 +1,17 @@
-"""What a person sees while waiting, always on standard error: a bar in a terminal, plain lines elsewhere."""
+"""What a person sees while waiting, always on standard error: live in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def describe(record: dict[str, Any], steps: int) -> str:
@@ -21,40 +25,99 @@ def describe(record: dict[str, Any], steps: int) -> str:
         )
     if record["kind"] == "note":
         return f"{head}  {record['text']}"
+    return f"{head}  held-out ELBO {held_out(record)}"
+
+
+def held_out(record: dict[str, Any]) -> str:
+    """The figure of a validation record."""
     bits = record["bits_per_dim"]
     figure = (
         f"{record['elbo']['mean']:.4g} ± {record['elbo']['stderr']:.2g} nats"
         if bits is None
         else f"{bits['mean']:.4f} ± {bits['stderr']:.4f} bits/dim"
     )
-    return f"{head}  held-out ELBO {figure}  (n = {record['n']})"
+    return f"{figure}  (n = {record['n']})"
+
+
+class Board:
+    """What is known of a training in progress, as a table that rich can draw: ``see`` takes the records."""
+
+    def __init__(self, title: str, steps: int, batch_size: int, *, clock: Callable[[], float]) -> None:
+        self.title = title
+        self.steps = steps
+        self.batch_size = batch_size
+        self.clock = clock
+        self.step = 0
+        self.started: tuple[float, int] | None = None
+        """When the first record came, and its step: what went before is loading, and steps of another
+        call."""
+        self.rate: float | None = None
+        """Steps per second."""
+        self.rows: dict[str, str] = {}
+
+    def see(self, record: dict[str, Any]) -> None:
+        """Take in a record of metrics.jsonl."""
+        self.step = max(self.step, record["step"])
+        now = self.clock()
+        if self.started is None:
+            self.started = (now, record["step"])
+        elif now > self.started[0] and self.step > self.started[1]:
+            self.rate = (self.step - self.started[1]) / (now - self.started[0])
+        if record["kind"] == "train":
+            self.rows["loss"] = f"{record['loss']:.5g}"
+            self.rows["terms"] = "  ".join(f"{name} {value:.4g}" for name, value in record["terms"].items())
+            self.rows["gradient norm"] = f"{record['gradient_norm']:.3g}"
+            if record.get("skipped"):
+                self.rows["skipped"] = f"{record['skipped']} steps"
+        elif record["kind"] == "validation":
+            self.rows["held-out ELBO"] = f"{held_out(record)}  at step {record['step']}"
+
+    def __rich__(self) -> Any:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        sheet = Table.grid(padding=(0, 2))
+        sheet.add_column(style="bold", no_wrap=True)
+        sheet.add_column()
+        bar = Table.grid(padding=(0, 2))
+        bar.add_row(
+            ProgressBar(total=self.steps, completed=self.step, width=40),
+            f"{self.step:,}/{self.steps:,} steps",
+        )
+        sheet.add_row(self.title, bar)
+        if self.rate is not None:
+            sheet.add_row("rate", f"{self.rate * self.batch_size:,.0f} examples/s  {self.rate:,.1f} steps/s")
+            sheet.add_row("time left", _duration((self.steps - self.step) / self.rate))
+        for name, text in self.rows.items():
+            sheet.add_row(name, text)
+        return sheet
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
 
 
 @contextlib.contextmanager
-def training_progress(title: str, steps: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A report for ``fit`` that shows its records."""
+def training_progress(
+    title: str, steps: int, batch_size: int, *, console: Console | None = None
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A report for ``fit`` that shows its records: a live table in a terminal, elsewhere a line for each."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.live import Live
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task(title, total=steps)
+    console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        yield lambda record: console.print(f"{title}: {describe(record, steps)}")
+        return
+    board = Board(title, steps, batch_size, clock=time.monotonic)
+    with Live(board, console=console, refresh_per_second=4) as live:
 
         def report(record: dict[str, Any]) -> None:
-            bar.update(task, completed=record["step"])
-            # In a terminal the bar shows that it goes on; elsewhere every record is a line.
-            if record["kind"] != "train" or not console.is_terminal or record["step"] == steps:
-                console.print(f"{title}: {describe(record, steps)}")
+            board.see(record)
+            if record["kind"] == "note":
+                live.console.print(f"{title}: {describe(record, steps)}")
 
         yield report
 

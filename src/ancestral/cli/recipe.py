@@ -137,7 +137,7 @@ def _run(options: Run) -> None:
     out = Path("runs") / recipe.name if options.out is None else options.out
     with (
         stop_on_signal() as should_stop,
-        training_progress(recipe.name, steps) as report,
+        training_progress(recipe.name, steps, recipe.config.training.batch_size) as report,
         example_progress("evaluating") as progress,
     ):
         result = run_recipe(

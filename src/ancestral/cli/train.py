@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -49,6 +50,8 @@ class _Train(DataOptions):
     """The run's folder, which must be new or empty."""
     json: Flag = False
     """Print one JSON object about the finished run on standard output."""
+    tensorboard: Flag = False
+    """Write TensorBoard's events as well, into the run's folder (the extra tensorboard)."""
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
 
 
@@ -85,6 +88,8 @@ class Resume:
     """auto takes a GPU where there is one."""
     json: Flag = False
     """Print one JSON object about the finished run on standard output."""
+    tensorboard: Flag = False
+    """Write TensorBoard's events as well, into the run's folder (the extra tensorboard)."""
 
 
 def run(arguments: list[str]) -> None:
@@ -123,9 +128,9 @@ def _train(options: _Train, model: ModelConfig) -> None:
     config = RunConfig(options.data_config, model, options.training)
     _drive(
         model.kind,
-        options.training.steps,
+        options.training,
         options.out,
-        options.json,
+        options,
         lambda report, should_stop: train_run(
             config, options.out, device=options.device, report=report, should_stop=should_stop
         ),
@@ -138,9 +143,9 @@ def _resume(options: Resume) -> None:
     folder = RunFolder.open(options.resume)
     _drive(
         folder.name,
-        folder.training.steps,
+        folder.training,
         options.resume,
-        options.json,
+        options,
         lambda report, should_stop: resume_run(
             options.resume, data=options.data, device=options.device, report=report, should_stop=should_stop
         ),
@@ -149,16 +154,28 @@ def _resume(options: Resume) -> None:
 
 def _drive(
     title: str,
-    steps: int,
+    training: TrainingConfig,
     out: Path,
-    as_json: bool,
+    options: _Train | Resume,
     call: Callable[[Callable[[dict[str, Any]], None], Callable[[], bool]], Fitted],
 ) -> None:
     from ancestral.cli.progress import stop_on_signal, training_progress
 
-    with stop_on_signal() as should_stop, training_progress(title, steps) as report:
+    steps = training.steps
+    with contextlib.ExitStack() as stack:
+        should_stop = stack.enter_context(stop_on_signal())
+        reports = [stack.enter_context(training_progress(title, steps, training.batch_size))]
+        if options.tensorboard:
+            from ancestral.runs import TensorBoard
+
+            reports.append(stack.enter_context(contextlib.closing(TensorBoard(out))))
+
+        def report(record: dict[str, Any]) -> None:
+            for one in reports:
+                one(record)
+
         fitted = call(report, should_stop)
-    if as_json:
+    if options.json:
         print(
             json.dumps(
                 {

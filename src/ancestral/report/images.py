@@ -1,4 +1,4 @@
-"""Examples as images in a page: grids, rows and frames, as data URIs."""
+"""Examples as images in a page: grids and frames, as data URIs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,6 @@ _WIDE = 480
 def grid(x: Tensor, spec: DataSpec, *, columns: int | None = None) -> str:
     """Images (n, *shape) in a grid, as a data URI."""
     return _uri(image_grid(_bytes(x, spec), columns), enlarged=True)
-
-
-def rows(parts: Sequence[Tensor], spec: DataSpec) -> str:
-    """Sets of images that belong together, each (n, *shape): a column per set."""
-    stacked = np.stack([_bytes(part, spec) for part in parts], axis=1)
-    return _uri(image_grid(stacked.reshape(-1, *stacked.shape[2:]), len(parts)), enlarged=True)
 
 
 def frames(states: Sequence[Tensor], spec: DataSpec, *, columns: int | None = None) -> tuple[str, float]:

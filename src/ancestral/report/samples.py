@@ -38,7 +38,7 @@ def sample_grids(subjects: Subjects, samples: dict[str, Tensor]) -> Section | No
     spec = subjects.data.spec
     if not spec.is_image:
         return None
-    sets = {"test data": subjects.data.test.x[:SAMPLES].cpu(), **samples}
+    sets = {"test data": subjects.data.test.x[:SAMPLES].to("cpu"), **samples}
     blocks: list[Block] = [
         Picture(
             images.grid(x, spec, columns=16), f"A grid of {name}", f"{name}, {len(x)} of them", pixels=True
@@ -87,7 +87,7 @@ def nearest(subjects: Subjects, samples: dict[str, Tensor]) -> Section:
     """The training examples nearest to samples, beside how near test examples come."""
     data = subjects.data
     searched = _searched(data)
-    test = _least(data.test.x[:SAMPLES].cpu(), searched)[0]
+    test = _least(data.test.x[:SAMPLES].to("cpu"), searched)[0]
     blocks: list[Block] = []
     rows = [["test examples", f"{float(test.median()):.3g}", f"{float(test.min()):.3g}"]]
     for name, x in samples.items():
@@ -120,7 +120,7 @@ def nearest(subjects: Subjects, samples: dict[str, Tensor]) -> Section:
 def reconstructions(subjects: Subjects) -> Section:
     """Test examples beside what latents from a level upwards keep of them."""
     data = subjects.data
-    x = data.test.x[:_SHOWN].cpu()
+    x = data.test.x[:_SHOWN].to("cpu")
     blocks: list[Block] = []
     rows = []
     for one in subjects.models:
@@ -133,9 +133,13 @@ def reconstructions(subjects: Subjects) -> Section:
             levels = ", ".join(map(str, found.levels))
             blocks.append(
                 Picture(
-                    images.rows([x.double(), *(part.double() for part in found.x)], data.spec),
+                    images.grid(
+                        torch.cat([x.double(), *(part.double() for part in found.x)]),
+                        data.spec,
+                        columns=len(x),
+                    ),
                     f"Test images and their reconstructions by the {one.name}",
-                    f"{one.name}: a test image, then coded by z_t and above for t = {levels}.",
+                    f"{one.name}: test images above; below them coded by z_t and above, for t = {levels}.",
                     pixels=True,
                 )
             )
@@ -172,7 +176,7 @@ def walks(subjects: Subjects) -> Section | None:
         "walk",
         "Latent walk",
         blocks,
-        "Along the spherical path between two draws from the prior, all levels at once. Draw the slider.",
+        "Along the spherical path between two draws from the prior, all levels at once. Move the slider.",
     )
 
 
@@ -200,31 +204,30 @@ def denoising(subjects: Subjects) -> Section | None:
         blocks.append(Scrub(source, labels, ratio, "The denoising trajectory", caption, pixels=spec.is_image))
     if not blocks:
         return None
-    return Section("denoising", "Denoising", blocks, "The states of ancestral sampling. Draw the slider.")
+    return Section("denoising", "Denoising", blocks, "The states of ancestral sampling. Move the slider.")
 
 
 def extent_of(data: Dataset) -> list[float]:
     """The part of the plane that the data lie in, with a margin: left, right, bottom, top."""
-    x = data.test.x[:2000].cpu().double()
+    x = data.test.x[:2000].to("cpu").double()
     low, high = x.amin(dim=0), x.amax(dim=0)
     margin = 0.1 * (high - low).clamp(min=1e-6)
-    low, high = (low - margin).tolist(), (high + margin).tolist()
-    return [low[0], high[0], low[1], high[1]]
+    (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
+    return [left, right, bottom, top]
 
 
 def _searched(data: Dataset) -> Tensor:
     """Training examples as they are evaluated on, at most so many, evenly spread."""
     x = data.split("train").x
     count = min(len(x), _SEARCHED)
-    rows = x.index_select(0, (torch.arange(count) * len(x) // count).to(x.device)).cpu()
-    return rows
+    return x.index_select(0, (torch.arange(count) * len(x) // count).to(x.device)).cpu()
 
 
 def _least(x: Tensor, searched: Tensor) -> tuple[Tensor, Tensor]:
     """For each of x the distance to the nearest of ``searched``, and its number."""
-    scale = 1.0
+    scale = torch.ones(())
     if searched.dtype.is_floating_point:
-        scale = searched.flatten(1).double().std(dim=0).clamp(min=1e-12)  # type: ignore[assignment]
+        scale = searched.flatten(1).double().std(dim=0).clamp(min=1e-12)
     a, b = ((v.flatten(1).double() / scale).float() for v in (x, searched))
     found = torch.cdist(a, b).min(dim=1)
     return found.values, found.indices

@@ -14,7 +14,7 @@ from ancestral.report.samples import drawn, extent_of
 from ancestral.report.subjects import Subject, Subjects
 
 _SIDE = 56
-_DRAWS, _LEVELS = 64, 64
+_DRAWS, _LEVELS = 64, 256
 _POINTS = 600
 _COLUMNS = 12
 _CORRELATED = 40
@@ -28,7 +28,7 @@ def plane(subjects: Subjects) -> Section | None:
     if data.spec.is_image or data.spec.dims != 2:
         return None
     extent = extent_of(data)
-    points = data.test.x[:_POINTS].cpu().double().numpy()
+    points = data.test.x[:_POINTS].to("cpu").double().numpy()
     grids = {one.name: _density(one, extent) for one in subjects.models}
     sets = {
         "test data": points,
@@ -54,7 +54,7 @@ def columns(subjects: Subjects) -> Section | None:
         return None
     names = data.columns or tuple(f"column {i + 1}" for i in range(data.spec.dims))
     count = min(_ROWS, len(data.test))
-    sets = {"test data": data.test.x[:count].cpu().double().numpy()}
+    sets = {"test data": data.test.x[:count].to("cpu").double().numpy()}
     sets |= {one.name: drawn(one, count).double().numpy() for one in subjects.models}
     shown = list(range(min(_COLUMNS, len(names))))
     few = "" if len(shown) == len(names) else f", the first {len(shown)} of {len(names)} columns"

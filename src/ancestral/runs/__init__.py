@@ -5,6 +5,7 @@ from ancestral.runs.fitting import Fitted, RunDiverged, fit, pick_device, resume
 from ancestral.runs.folder import RunFolder, load_run
 from ancestral.runs.loading import load_configured, load_data_of
 from ancestral.runs.quality import MeasuredSamples, measure_samples, measure_samples_by
+from ancestral.runs.tensorboard import TensorBoard
 
 __all__ = [
     "Fitted",
@@ -12,6 +13,7 @@ __all__ = [
     "MeasuredSamples",
     "RunDiverged",
     "RunFolder",
+    "TensorBoard",
     "fit",
     "load_configured",
     "load_data_of",

@@ -1,0 +1,88 @@
+"""What a person sees while a model trains."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from ancestral.cli.progress import Board, training_progress
+
+TRAIN = {
+    "kind": "train",
+    "step": 10,
+    "loss": 123.456,
+    "terms": {"reconstruction": 100.0, "prior": 23.456},
+    "gradient_norm": 0.5,
+}
+HELD = {
+    "kind": "validation",
+    "step": 20,
+    "elbo": {"mean": -99.0, "stderr": 1.0},
+    "bits_per_dim": None,
+    "n": 40,
+}
+NOTE = {"kind": "note", "step": 20, "text": "something odd"}
+
+
+def drawn(board: Board) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(board)
+    return console.file.getvalue()
+
+
+def test_the_table_has_rate_time_left_loss_terms_gradient_and_held_out_elbo():
+    times = iter([5.0, 7.0, 8.0])
+    board = Board("vae", 110, 32, clock=lambda: next(times))
+    board.see(TRAIN)
+    assert "rate" not in drawn(board)
+    board.see({**TRAIN, "step": 30, "skipped": 3})
+    text = drawn(board)
+    for words in (
+        "320 examples/s",
+        "10.0 steps/s",
+        "0:00:08",
+        "123.46",
+        "reconstruction 100",
+        "prior 23.46",
+        "0.5",
+        "3 steps",
+        "30/110 steps",
+    ):
+        assert words in text
+    board.see(HELD)
+    assert "-99 ± 1 nats  (n = 40)  at step 20" in drawn(board)
+
+
+def test_a_terminal_gets_the_table_and_notes_above_it():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with training_progress("vae", 40, 8, console=console) as report:
+        for record in (TRAIN, HELD, NOTE):
+            report(record)
+    text = console.file.getvalue()
+    assert "held-out ELBO" in text
+    assert text.count("something odd") == 1
+    assert "step     10/40" not in text
+
+
+def test_elsewhere_each_record_is_a_line():
+    console = Console(file=io.StringIO(), width=200)
+    with training_progress("vae", 40, 8, console=console) as report:
+        for record in (TRAIN, HELD, NOTE):
+            report(record)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 3
+    assert "loss 123.5" in lines[0]
+    assert "held-out ELBO -99 ± 1 nats" in lines[1]
+    assert "something odd" in lines[2]
+
+
+@pytest.mark.parametrize("seconds", [0, 59, 61, 3600, 100_000])
+def test_time_left(seconds):
+    times = iter([0.0, 1.0])
+    board = Board("vae", 1 + 2 * seconds, 1, clock=lambda: next(times))
+    board.see({**TRAIN, "step": 1})
+    board.see({**TRAIN, "step": 1 + seconds})
+    if seconds:
+        assert "0:00:01" in drawn(board)
