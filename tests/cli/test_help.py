@@ -150,7 +150,7 @@ NEAR = [
     (["train", "vae", "--data", "digits", "--out", "r", "--batchsize", "3"], "--batch-size"),
     (["train", "vae", "--data", "digits", "--out", "r", "--lr", "3"], "--lr"),
     (["train", "ddpm", "--data", "digits", "--out", "r", "--model.schedule", "cosin"], "'cosine'"),
-    (["train", "ddpm", "--data", "digits", "--out", "r", "--device", "gpu"], "'cuda'"),
+    (["train", "ddpm", "--data", "digits", "--out", "r", "--device", "gpu"], "cuda"),
     (["train", "ddpm", "--data", "digits", "--out", "r", "--binarise", "dynamic"], "--binarize"),
     (["sample", "r", "--out", "a.png", "--trajectroy"], "--trajectory"),
     (["evaluate", "r", "--split", "tset"], "'test'"),

@@ -41,7 +41,7 @@ OF_IMAGES = {"samples", "walk"}
 class Reader(HTMLParser):
     """What is in a page: ids of sections, addresses, text, and whether tags are closed."""
 
-    VOID = {"meta", "link", "img", "input", "br"}
+    VOID = frozenset({"meta", "link", "img", "input", "br"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -206,7 +206,9 @@ CONFIGS = [
         TrainingConfig(steps=7, learning_rate=1e-4),
     ),
     RunConfig(
-        DataConfig("digits", validation=0.0), HVAEConfig(levels=4, kl_balance=True), TrainingConfig(seed=3)
+        DataConfig("digits", validation=0.0),
+        HVAEConfig(levels=4, kl_balance=True, kl_warmup=9),
+        TrainingConfig(seed=3),
     ),
     RunConfig(
         DataConfig("digits"),

@@ -130,7 +130,8 @@ def training(models: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             )
         if shown:
             low, high = np.quantile(shown, [0.0, 0.98])
-            left.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) or None)
+            margin = 0.05 * (high - low) or 1.0
+            left.set_ylim(low - margin, high + margin)
         left.set_title("training loss", fontsize=9)
         right.set_title("held-out ELBO, nats", fontsize=9)
         for axes in (left, right):
