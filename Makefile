@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # The version is read from __init__.py when the package is installed.
 INSTALL_INPUTS := pyproject.toml constraints.txt src/ancestral/__init__.py
 
-.PHONY: help demo test test-browser format bench bench-gpu clean
+.PHONY: help demo test test-browser docs docs-pages format bench bench-gpu clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -29,6 +29,13 @@ test: $(VENV)/.installed-test ## lint, format check, types, import contracts, te
 # Looks at pages in headless Chromium, where there is one; nothing is installed for it.
 test-browser: $(VENV)/.installed-test ## look at the report in a browser
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m browser tests/browser
+
+docs: $(VENV)/.installed-test ## build the documentation's site, into site/
+	$(BIN)/python -m mkdocs build --strict
+
+# Help texts, and messages of mistakes, as they are now.
+docs-pages: $(VENV)/.installed-test ## write the pages of the documentation that are made by tests
+	ANCESTRAL_DOCS=write OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/docs/test_commands_page.py tests/cli/test_bad_input.py
 
 format: $(VENV)/.installed-test ## format the code and fix what the linter can
 	$(BIN)/ruff check --fix-only .

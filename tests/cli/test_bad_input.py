@@ -395,13 +395,13 @@ def _(place):
 
 @case("going on with a run whose model was changed")
 def _(place):
-    edited(run_here(place / "kept"), lambda facts: facts["model"].update(latent_dims=[5]))
+    edited(run_here(place / "kept"), lambda facts: facts["model"].update(hidden=[9]))
     return ["train", "--resume", "run"]
 
 
 @case("going on with a run on other data")
 def _(place):
-    np.save("other.npy", grey(60))
+    np.save("other.npy", 255 - grey(60))
     run_here(place / "kept")
     return ["train", "--resume", "run", "--data", "other.npy"]
 

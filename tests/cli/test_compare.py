@@ -174,6 +174,7 @@ def test_the_folder(compared):
         "samples.png",
         "curve.png",
         "comparison.json",
+        "report.html",
     } | pictures
     for kind in ("vae", "hvae", "ddpm"):
         assert RunFolder.open(out / kind).config.model.kind == kind

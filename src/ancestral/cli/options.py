@@ -152,10 +152,13 @@ def plain(text: str, prog: str) -> str:
         return f"{name} is no option of {prog}, or has too much behind it.{meant} {more}"
     if found := _VALUE.search(joined):
         name, why = found.groups()
-        return f"{name}: {_why(why)} {more}"
+        return f"{name}: {_why(why)} {more}" if name.startswith("--") else _why(why)
     if found := _MISSING.search(joined):
         names_ = re.findall(r"(?<!\S)--[A-Za-z][\w.-]*", found.group(1))
-        required = ", ".join(dict.fromkeys(names_)) or "the argument " + found.group(1).split(" ")[0]
+        required = (
+            ", ".join(name for name in dict.fromkeys(names_) if name != "--help")
+            or "the argument " + found.group(1).split(" ")[0]
+        )
         return f"{required} must be given. {more}"
     return f"{joined}. {more}"
 

@@ -59,9 +59,13 @@ def _check_keys(kind: Any, values: Any, where: str) -> None:
     fields = {field.name: field.default_factory for field in dataclasses.fields(kind)}
     given = values.keys() if isinstance(values, dict) else set()
     if not isinstance(values, dict) or given != fields.keys():
+        unknown, missing = sorted(given - fields.keys()), sorted(fields.keys() - given)
+        told = [f"{name!r} is unknown.{checks.suggest(name, fields)}" for name in unknown]
+        told += [f"{', '.join(map(repr, missing))} missing."] if missing else []
         raise ValueError(
-            f"{where}: the options do not fit this version: unknown {sorted(given - fields.keys())}, missing "
-            f"{sorted(fields.keys() - given)}."
+            f"{where}: the options do not fit this version: {' '.join(told)} Put back what ancestral wrote, "
+            "or "
+            "start a new run."
         )
     for name, part in fields.items():
         if dataclasses.is_dataclass(part):

@@ -41,13 +41,18 @@ def save_checkpoint(
     temporary = folder / f"{TEMPORARY}{final.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    save_file(tensors, temporary / "state.safetensors")
-    digest = _sha256(temporary / "state.safetensors")
-    facts = {"format": FORMAT, "step": step, "images_seen": images_seen, "sha256": digest}
-    facts["decisions"] = decisions or {}
-    (temporary / "state.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    for name in ("state.safetensors", "state.json"):
-        _sync(temporary / name)
+    try:
+        save_file(tensors, temporary / "state.safetensors")
+        digest = _sha256(temporary / "state.safetensors")
+        facts = {"format": FORMAT, "step": step, "images_seen": images_seen, "sha256": digest}
+        facts["decisions"] = decisions or {}
+        (temporary / "state.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        for name in ("state.safetensors", "state.json"):
+            _sync(temporary / name)
+    except (OSError, SafetensorError) as error:
+        # A full disk: what was written of it would keep it full.
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OSError(f"{final} cannot be written ({error}). Make room, then go on with the run") from error
     if final.exists():
         _remove(final)
     temporary.rename(final)
