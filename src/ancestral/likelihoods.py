@@ -48,7 +48,7 @@ class BernoulliLikelihood(Likelihood):
         if spec.levels != 2:
             kind = "real-valued" if spec.levels is None else f"integers of {spec.levels} levels"
             raise ValueError(
-                f"a Bernoulli likelihood on {kind} data: it needs 2 levels. Binarise the data "
+                f"a Bernoulli likelihood needs data of 2 levels, and these are {kind}. Binarise the data "
                 "(--binarize dynamic or threshold), or choose another likelihood."
             )
         self.shape = spec.shape

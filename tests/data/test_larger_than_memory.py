@@ -178,3 +178,46 @@ def test_a_data_set_of_hugging_faces_is_read_a_batch_at_a_time(tmp_path: Path) -
     shutil.rmtree(tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert float(ended.stdout) < PICTURES * 256 * 256 * 3 / 2**20 / 2
+
+
+FOLDER_SCRIPT = """
+import re, resource, sys
+from pathlib import Path
+import numpy as np, torch._dynamo, PIL.Image
+from ancestral import TrainingConfig, VAEConfig, build_chain, evaluate, fit
+from ancestral.data import Rows, load_data, sources
+
+def private():
+    return int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+limit = private() + int(sys.argv[2]) * 2**20
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+sources.MAPPED_ABOVE = 2**20
+data = load_data(sys.argv[1])
+assert isinstance(data.train.x, Rows)
+assert data.train.x.shape[1:] == (3, 256, 256)
+chain = build_chain(VAEConfig(network="mlp", hidden=(4,), latent_dims=2), data.spec, train=data.seen())
+training = TrainingConfig(steps=10, batch_size=4, evaluate_every=0, sample_every=0)
+assert fit(chain, data, training, device="cpu").finished
+assert evaluate(chain, data.test.x[:20], batch_size=4).n == 20
+# The limit is one: the same images do not fit into memory.
+sources.MAPPED_ABOVE = 2**40
+try:
+    load_data(sys.argv[1])
+except (RuntimeError, MemoryError) as error:
+    print("refused:", error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no such limit, or no /proc")
+def test_a_folder_of_images_larger_than_memory_trains_from_the_cache(tmp_path: Path) -> None:
+    """Small files that become 319 MiB of pixels; the processes that decode them are under the limit too."""
+    (tmp_path / "pictures").mkdir()
+    for number in range(PICTURES):
+        (tmp_path / "pictures" / f"{number:04}.png").write_bytes(plain_png(number % 256))
+    command = [sys.executable, "-c", FOLDER_SCRIPT, str(tmp_path / "pictures"), str(TABLE_HEADROOM)]
+    environment = {**os.environ, "ANCESTRAL_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment)
+    shutil.rmtree(tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("refused: "), ended.stdout

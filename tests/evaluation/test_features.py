@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import pytest
 import torch
 from sklearn.decomposition import PCA
@@ -201,3 +204,54 @@ def test_mistakes():
     for name in ("pixels", "components"):
         with pytest.raises(ValueError, match="the training examples are all alike"):
             feature_space(name, alike, IMAGE)
+
+
+class StandIn(torch.nn.Module):
+    """For torch-fidelity's network, with what it takes and gives; its weights need the network."""
+
+    def __init__(self, name, features_list, feature_extractor_weights_path=None, **rest):
+        super().__init__()
+        assert features_list == ["2048"]
+        assert feature_extractor_weights_path is None
+
+    def forward(self, x):
+        assert x.dtype == torch.uint8
+        assert x.ndim == 4
+        assert x.shape[1] == 3
+        return (x.flatten(2).double().mean(dim=2).repeat(1, 4),)
+
+
+@pytest.fixture
+def fidelity(monkeypatch):
+    module = types.ModuleType("torch_fidelity.feature_extractor_inceptionv3")
+    module.FeatureExtractorInceptionV3 = StandIn
+    monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("torch_fidelity"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_inception_sees_bytes_in_three_channels(channels, fidelity):
+    data = images(60, channels=channels)
+    space = feature_space("inception", data.train, data.spec)
+    assert (space.name, space.dims) == ("inception", 12)
+    x = data.test.x[:5]
+    mean = (x.double() / 16 * 255).round().flatten(2).mean(dim=2).expand(-1, 3).repeat(1, 4)
+    torch.testing.assert_close(space(x), (mean - space.centre) / space.scale)
+
+
+def test_inception_without_the_package_or_the_network(fidelity, monkeypatch):
+    data = images(60)
+
+    def unreachable(*arguments):
+        raise OSError("no route to host")
+
+    fidelity.FeatureExtractorInceptionV3 = unreachable
+    with pytest.raises(ValueError, match="weights cannot be fetched .no route"):
+        feature_space("inception", data.train, data.spec)
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
+    with pytest.raises(ValueError, match="ancestral\\[inception\\]"):
+        feature_space("inception", data.train, data.spec)
+    points = vectors(60)
+    with pytest.raises(ValueError, match="images of whole numbers only"):
+        feature_space("inception", points.train, points.spec)

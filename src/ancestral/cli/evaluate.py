@@ -51,8 +51,9 @@ class Evaluate(BoundOptions):
     quality: int = 0
     """How many samples to draw and measure against as many test examples, whatever --split is (fewer where
     the data are fewer); 0 for none."""
-    quality_features: Literal["auto", "pixels", "components", "classifier"] = "auto"
-    """The features they are measured in; auto is the classifier where there are labels, else components."""
+    quality_features: Literal["auto", "pixels", "components", "classifier", "inception"] = "auto"
+    """The features they are measured in; auto is the classifier where there are labels, else
+    components; inception needs the extra of that name, and the network once."""
     quality_sampler: Literal["ancestral", "ddim", "dpm++2m", "dpm++2m-sde", "heun"] = "ancestral"
     """ddpm: the sampler they are drawn with."""
     quality_steps: int | None = None

@@ -1,4 +1,4 @@
-"""Spaces to measure samples in: pixels, principal components, a classifier's last hidden layer.
+"""Spaces to measure samples in: pixels, principal components, a classifier's last hidden layer, Inception's.
 
 Each is fitted on training examples, then centred on their mean and divided by one number, so that the
 average feature has variance 1 over them: distances do not depend on the data's units.
@@ -18,7 +18,7 @@ from ancestral.evaluation.classifier import accuracy, trained_classifier
 from ancestral.scaling import Scaling
 from ancestral.spec import DataSpec
 
-SPACES = ("auto", "pixels", "components", "classifier")
+SPACES = ("auto", "pixels", "components", "classifier", "inception")
 """The names of feature spaces; ``auto`` is the classifier where there are labels, else components."""
 
 _COMPONENTS = 64
@@ -33,7 +33,7 @@ class FeatureSpace:
     """A map from examples in the data's units, (n, *shape), to features (n, ``dims``), float64."""
 
     name: str
-    """``pixels``, ``components`` or ``classifier``."""
+    """``pixels``, ``components``, ``classifier`` or ``inception``."""
     description: str
     """The same in words, with what it was fitted on."""
     dims: int
@@ -72,6 +72,8 @@ def feature_space(
                 "'components' or 'pixels', or data with labels."
             )
         return _classifier_space(fitting, spec, kept, seed)
+    if name == "inception":
+        return _inception_space(fitting, spec)
     # In float64, as all that follows; real vectors are standardised entry by entry.
     x = fitting.x.to("cpu")
     scaling = Scaling(spec).double().fit(x)
@@ -90,6 +92,44 @@ def _classifier_space(fitting: Split, spec: DataSpec, kept: Split | None, seed: 
         share = accuracy(network, kept.x.to("cpu"), kept.labels)
     what = f"last hidden layer of a classifier of {len(fitting):,} training examples"
     return _scaled("classifier", what, network.features, x, share=share)
+
+
+def _inception_space(fitting: Split, spec: DataSpec) -> FeatureSpace:
+    """The 2,048 features of the Inception network that published Fréchet distances are in, by torch-fidelity.
+
+    Its weights come from the network, once. Published figures are of 50,000 samples against all of the
+    training examples, and are neither centred nor scaled: ours are, as everywhere here, so compare with the
+    floor.
+    """
+    if not spec.is_image or spec.shape[0] not in (1, 3) or spec.levels is None:
+        raise ValueError(
+            "features is 'inception', and it reads grey or colour images of whole numbers only. Use "
+            "'components' "
+            "or 'pixels'."
+        )
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except ImportError as error:
+        raise ValueError(
+            "features is 'inception', and torch-fidelity is not installed. Install it: "
+            "pip install 'ancestral[inception]'."
+        ) from error
+    try:
+        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    except OSError as error:
+        raise ValueError(
+            f"Inception's weights cannot be fetched ({error}). They are needed once, from the network; use "
+            "'components' or 'pixels' without."
+        ) from error
+    top = spec.levels - 1
+
+    def features(x: Tensor) -> Tensor:
+        pixels = (x.double().clamp(0, top) / top * 255.0).round().to(torch.uint8).expand(-1, 3, -1, -1)
+        found: Tensor = network(pixels.contiguous())[0]
+        return found
+
+    what = "2,048 features of Inception v3 (torch-fidelity)"
+    return _scaled("inception", what, features, fitting.x.to("cpu"))
 
 
 def _component_space(scaling: Scaling, x: Tensor) -> FeatureSpace:

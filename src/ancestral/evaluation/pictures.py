@@ -19,13 +19,13 @@ _SIDE = 512
 """A grid is enlarged by a whole factor until its longer side is about this many pixels."""
 
 
-def save_picture(path: Path, x: Tensor, spec: DataSpec, *, columns: int | None = None) -> None:
+def save_picture(path: str | Path, x: Tensor, spec: DataSpec, *, columns: int | None = None) -> None:
     """Write examples (n, *shape), in the data's units, as one PNG.
 
     Images become a grid, square unless ``columns`` says otherwise; vectors a scatter of their first two
     entries (a histogram for one). Written whole or not at all.
     """
-    values = x.detach().cpu().double().numpy()
+    path, values = Path(path), x.detach().cpu().double().numpy()
     if spec.is_image:
         _save_image(path, image_grid(image_bytes(values, spec), columns))
     else:
