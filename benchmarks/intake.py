@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+import torch
 from PIL import Image
 from streaming import rounds_of
 
@@ -87,7 +88,7 @@ def main() -> None:
     options = parser.parse_args()
     paths = [str(path) for path in sorted(options.folder.rglob("*.jp*g"))]
     cores = len(os.sched_getaffinity(0))
-    machine = str(this_machine())
+    machine = str(this_machine(torch.device("cpu")))
     with tempfile.TemporaryDirectory() as place:
         cache = Path(place) / "cache"
         pillow(paths, cores)  # into the page cache

@@ -66,7 +66,7 @@ def record(name: str, peer: str, version: str, pairs: list[tuple[float, float]])
         "theirs": theirs,
         "unit": "s",
         "rounds": len(pairs),
-        "machine": str(this_machine()),
+        "machine": str(this_machine(torch.device("cpu"))),
         "our_version": ancestral.__version__,
         "command": "python benchmarks/startup.py",
     }

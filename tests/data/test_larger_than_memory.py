@@ -137,9 +137,9 @@ PICTURES = 1_700
 """Of 256×256 in colour: 319 MiB."""
 
 
-def plain_png(blue: int) -> bytes:
+def plain_png(blue: int, side: int = 256) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (256, 256), (0, 0, blue)).save(file, "png")
+    Image.new("RGB", (side, side), (0, 0, blue)).save(file, "png")
     return file.getvalue()
 
 
@@ -195,7 +195,7 @@ resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 sources.MAPPED_ABOVE = 2**20
 data = load_data(sys.argv[1])
 assert isinstance(data.train.x, Rows)
-assert data.train.x.shape[1:] == (3, 256, 256)
+assert data.train.x.shape[1:] == (3, 128, 128)
 chain = build_chain(VAEConfig(network="mlp", hidden=(4,), latent_dims=2), data.spec, train=data.seen())
 training = TrainingConfig(steps=10, batch_size=4, evaluate_every=0, sample_every=0)
 assert fit(chain, data, training, device="cpu").finished
@@ -213,8 +213,8 @@ except (RuntimeError, MemoryError) as error:
 def test_a_folder_of_images_larger_than_memory_trains_from_the_cache(tmp_path: Path) -> None:
     """Small files that become 319 MiB of pixels; the processes that decode them are under the limit too."""
     (tmp_path / "pictures").mkdir()
-    for number in range(PICTURES):
-        (tmp_path / "pictures" / f"{number:04}.png").write_bytes(plain_png(number % 256))
+    for number in range(4 * PICTURES):
+        (tmp_path / "pictures" / f"{number:04}.png").write_bytes(plain_png(number % 256, 128))
     command = [sys.executable, "-c", FOLDER_SCRIPT, str(tmp_path / "pictures"), str(TABLE_HEADROOM)]
     environment = {**os.environ, "ANCESTRAL_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment)
