@@ -193,7 +193,7 @@ def private():
 limit = private() + int(sys.argv[2]) * 2**20
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 sources.MAPPED_ABOVE = 2**20
-data = load_data(sys.argv[1])
+data = load_data(sys.argv[1], validation=0.0)
 assert isinstance(data.train.x, Rows)
 assert data.train.x.shape[1:] == (3, 128, 128)
 chain = build_chain(VAEConfig(network="mlp", hidden=(4,), latent_dims=2), data.spec, train=data.seen())
