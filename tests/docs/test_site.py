@@ -41,7 +41,7 @@ def table(path: Path) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_examples_of_a_page_run(name, tmp_path, monkeypatch):
-    """As they stand, but for the number of training steps."""
+    """As they stand, but for the number of training steps, and of what takes long to measure of them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ANCESTRAL_CACHE", str(tmp_path / "cache"))
     pictures(tmp_path / "flowers")
@@ -54,9 +54,17 @@ def test_the_examples_of_a_page_run(name, tmp_path, monkeypatch):
         if language == "python":
             exec(compile(re.sub(r"steps=\d+", "steps=4", block), name, "exec"), names)
             continue
-        for line in re.sub(r"--steps \d+", "--steps 4", block).strip().splitlines():
+        for line in (
+            re.sub(r"--quality \d+", "--quality 8", re.sub(r"--steps \d+", "--steps 4", block))
+            .strip()
+            .splitlines()
+        ):
             program, *arguments = shlex.split(line)
             assert program == "ancestral"
+            if arguments[0] in ("compare", "report") and "--quality" not in arguments:
+                arguments += ["--quality", "8"]
+            if arguments[0] == "compare":
+                arguments += ["--ddpm.T", "20"]
             answer = call(*arguments)
             assert answer.status == 0, f"{line}\n{answer.err}"
             for word in arguments:
