@@ -105,6 +105,7 @@ def compare(
     importance_samples: int = 256,
     quality: int = 500,
     device: str = "auto",
+    reading: Progress = lambda done, total: None,
     watch: Watch = lambda kind, steps: Stage(),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Compared]:
@@ -114,13 +115,13 @@ def compare(
     DDPM whose samples are measured) and, last, ``out``/comparison.json. Runs that are there already with the
     same options are gone on with, so an interrupted comparison loses nothing. ``n`` limits the test examples
     (None for all). ``quality`` is the number of samples whose distance from the data is measured, fewer where
-    the data are fewer (0 for none).
+    the data are fewer (0 for none). ``reading`` is told how far the data are read.
     """
     # All that can be refused is refused before the first minute of training.
     check_count(quality)
     for model in models:
         _check_reusable(out / model.kind, RunConfig(data, model, training))
-    dataset = load_configured(data)
+    dataset = load_configured(data, progress=reading)
     for model in models:
         check_fits(initial_chain(RunConfig(data, model, training), dataset), dataset, training)
     rulers = rulers_of(dataset, quality)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
+from ancestral.cli import progress
 from ancestral.cli.progress import Board, training_progress
+from commands import call
 
 TRAIN = {
     "kind": "train",
@@ -86,3 +90,45 @@ def test_time_left(seconds):
     board.see({**TRAIN, "step": 1 + seconds})
     if seconds:
         assert "0:00:01" in drawn(board)
+
+
+def test_reading_is_a_bar_of_its_own_before_training(monkeypatch):
+    shown: list[tuple[int, int]] = []
+
+    @contextlib.contextmanager
+    def bar(title):
+        shown.append((-1, -1))
+        yield lambda done, total: shown.append((done, total))
+        shown.append((-2, -2))
+
+    monkeypatch.setattr(progress, "example_progress", bar)
+    with progress.reading_progress() as reading:
+        assert shown == []
+        reading(1, 2)
+        reading(2, 2)
+        assert shown == [(-1, -1), (1, 2), (2, 2), (-2, -2)]
+        # A second part, as of a data set that is looked at twice.
+        reading(1, 3)
+    assert shown[4:] == [(-1, -1), (1, 3), (-2, -2)]
+
+
+def test_a_folder_is_told_of_while_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("ANCESTRAL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "set").mkdir()
+    for number in range(40):
+        Image.new("L", (8, 8), number).save(tmp_path / "set" / f"{number}.png")
+    told: list[tuple[int, int]] = []
+
+    @contextlib.contextmanager
+    def bar(title):
+        yield lambda done, total: told.append((done, total))
+
+    monkeypatch.setattr(progress, "example_progress", bar)
+    small = ("--steps", 1, "--batch-size", 4, "--model.network", "mlp", "--device", "cpu")
+    answer = call("train", "vae", "--data", tmp_path / "set", "--out", tmp_path / "run", *small)
+    assert answer.status == 0, answer.err
+    assert told[-1] == (40, 40)
+    # What is in the cache is not read again.
+    told.clear()
+    assert call("evaluate", tmp_path / "run", "--n", 2).status == 0
+    assert (40, 40) not in told

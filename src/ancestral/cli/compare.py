@@ -58,7 +58,7 @@ class Compare(DataOptions):
 def run(arguments: list[str]) -> None:
     """The command."""
     options = parse(Compare, arguments, prog="ancestral compare")
-    from ancestral.cli.progress import stop_on_signal
+    from ancestral.cli.progress import reading_progress, stop_on_signal
     from ancestral.compare import Stopped, compare
 
     chosen: dict[str, ModelConfig] = {"vae": options.vae, "hvae": options.hvae, "ddpm": options.ddpm}
@@ -74,6 +74,7 @@ def run(arguments: list[str]) -> None:
                 importance_samples=options.importance_samples,
                 quality=options.quality,
                 device=options.device,
+                reading=stack.enter_context(reading_progress()),
                 watch=_watcher(stack, options.training.batch_size),
                 should_stop=should_stop,
             )

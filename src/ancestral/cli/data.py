@@ -40,10 +40,10 @@ def run(arguments: list[str]) -> None:
     """The command."""
     options = parse(Data, arguments, prog="ancestral data")
     config = options.data_config
-    from ancestral.cli.progress import example_progress
+    from ancestral.cli.progress import reading_progress
     from ancestral.runs.loading import load_configured
 
-    with example_progress("reading") as progress:
+    with reading_progress() as progress:
         data = load_configured(config, progress=progress)
     facts = {
         **data.describe(),

@@ -92,13 +92,13 @@ class Asked:
 
 def opened(options: ExampleOptions, *, needs: int = 1) -> Asked:
     """The run, its chain and the examples of one split, of which there must be ``needs``."""
-    from ancestral.cli.progress import example_progress
+    from ancestral.cli.progress import reading_progress
     from ancestral.runs import RunFolder, load_data_of, load_run, pick_device
 
     folder = RunFolder.open(options.run)
     source = folder.config.data.source if options.data is None else options.data
     chain = load_run(options.run).to(pick_device(options.device))
-    with example_progress("reading") as progress:
+    with reading_progress() as progress:
         data = load_data_of(folder, source=source, progress=progress)
     split = data.split(options.split)
     if len(split) < needs:

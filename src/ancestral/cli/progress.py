@@ -112,14 +112,37 @@ def training_progress(
         yield lambda record: console.print(f"{title}: {describe(record, steps)}")
         return
     board = Board(title, steps, batch_size, clock=time.monotonic)
-    with Live(board, console=console, refresh_per_second=4) as live:
+    live = Live(board, console=console, refresh_per_second=4)
 
-        def report(record: dict[str, Any]) -> None:
-            board.see(record)
-            if record["kind"] == "note":
-                live.console.print(f"{title}: {describe(record, steps)}")
+    def report(record: dict[str, Any]) -> None:
+        # Not before there is something to see: until then the data may be read, which has a bar of its own.
+        if not live.is_started:
+            live.start()
+        board.see(record)
+        if record["kind"] == "note":
+            console.print(f"{title}: {describe(record, steps)}")
 
+    try:
         yield report
+    finally:
+        live.stop()
+
+
+@contextlib.contextmanager
+def reading_progress() -> Iterator[Callable[[int, int], None]]:
+    """A progress function for data that take long to read: a bar from its first call to its last."""
+    with contextlib.ExitStack() as stack:
+        bars: list[Callable[[int, int], None]] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(example_progress("reading")))
+            bars[0](done, total)
+            if done >= total:
+                stack.close()
+                bars.clear()
+
+        yield progress
 
 
 @contextlib.contextmanager

@@ -131,9 +131,7 @@ def _train(options: _Train, model: ModelConfig) -> None:
         options.training,
         options.out,
         options,
-        lambda report, should_stop: train_run(
-            config, options.out, device=options.device, report=report, should_stop=should_stop
-        ),
+        lambda **told: train_run(config, options.out, device=options.device, **told),
     )
 
 
@@ -146,9 +144,7 @@ def _resume(options: Resume) -> None:
         folder.training,
         options.resume,
         options,
-        lambda report, should_stop: resume_run(
-            options.resume, data=options.data, device=options.device, report=report, should_stop=should_stop
-        ),
+        lambda **told: resume_run(options.resume, data=options.data, device=options.device, **told),
     )
 
 
@@ -157,9 +153,9 @@ def _drive(
     training: TrainingConfig,
     out: Path,
     options: _Train | Resume,
-    call: Callable[[Callable[[dict[str, Any]], None], Callable[[], bool]], Fitted],
+    call: Callable[..., Fitted],
 ) -> None:
-    from ancestral.cli.progress import stop_on_signal, training_progress
+    from ancestral.cli.progress import reading_progress, stop_on_signal, training_progress
 
     steps = training.steps
     with contextlib.ExitStack() as stack:
@@ -174,7 +170,8 @@ def _drive(
             for one in reports:
                 one(record)
 
-        fitted = call(report, should_stop)
+        reading = stack.enter_context(reading_progress())
+        fitted = call(report=report, reading=reading, should_stop=should_stop)
     if options.json:
         print(
             json.dumps(

@@ -21,7 +21,7 @@ from ancestral.data.raw import Array, Kind, Raw, Reading
 from ancestral.imagefiles.decode import Decoded, Form, FoundColour, extensions
 from ancestral.imagefiles.pool import Pool
 
-_LISTED = 50
+_LISTED = 100
 """Files that a note lists by name."""
 _VERSION = 1
 """Part of the key: raised when the same files come to be decoded to other pixels."""

@@ -25,6 +25,8 @@ from ancestral.training.loop import check_finite, check_fits
 
 Report = Callable[[dict[str, Any]], None]
 """Called with each record of metrics.jsonl as it is made."""
+Reading = Callable[[int, int], None]
+"""Called with (what is read, what there is to read)."""
 
 _WEIGHTS, _PREVIEW = 3, 4
 """Keep the seeds of initial weights and of sample pictures apart from the loop's."""
@@ -101,10 +103,14 @@ def train_run(
     *,
     device: str = "auto",
     report: Report | None = None,
+    reading: Reading = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Fitted:
-    """Train the model that ``config`` describes into the new run folder ``out``."""
-    data = load_configured(config.data)
+    """Train the model that ``config`` describes into the new run folder ``out``.
+
+    ``reading`` is told how far the data are read, where that takes long. Otherwise as ``fit``.
+    """
+    data = load_configured(config.data, progress=reading)
     chain = initial_chain(config, data)
     # All that can be refused is refused before anything is written.
     check_fits(chain, data, config.training)
@@ -121,6 +127,7 @@ def resume_run(
     data: str | None = None,
     device: str = "auto",
     report: Report | None = None,
+    reading: Reading = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Fitted:
     """Go on with a run from its newest checkpoint, exactly as if it had never stopped.
@@ -130,7 +137,7 @@ def resume_run(
     folder = RunFolder.open(Path(path))
     config = folder.config
     source = config.data.source if data is None else data
-    dataset = load_configured(config.data, source=source)
+    dataset = load_configured(config.data, source=source, progress=reading)
     if content_hash(dataset) != folder.facts["content"]:
         raise ValueError(
             f"the data at {source} are not those that {folder.path} was trained on. Put the same data "
