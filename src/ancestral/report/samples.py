@@ -11,9 +11,10 @@ from ancestral.data import Dataset
 from ancestral.diffusion import DDPM
 from ancestral.evaluation import reconstruct, walk
 from ancestral.report import charts, images
-from ancestral.report.page import Block, Picture, Scrub, Section, Table, Text
+from ancestral.report.page import Block, Picture, Scrub, Section, Table
 from ancestral.report.subjects import Subject, Subjects
 from ancestral.samplers import Sampler, batch, computing, trajectory
+from ancestral.spec import DataSpec
 
 SAMPLES = 64
 _NEAREST = 10
@@ -22,6 +23,8 @@ _SHOWN = 8
 _WALKS, _POINTS, _WALK_STEPS = 9, 10, 25
 _FRAMES, _STEPS, _FEW = 16, 50, 16
 _SEED = 5
+_PIXELS = 250_000
+"""Of all channels, in one picture: large images are shown fewer at a time, so that the page stays light."""
 
 
 def drawn(one: Subject, n: int) -> Tensor:
@@ -38,7 +41,9 @@ def sample_grids(subjects: Subjects, samples: dict[str, Tensor]) -> Section | No
     spec = subjects.data.spec
     if not spec.is_image:
         return None
-    sets = {"test data": subjects.data.test.x[:SAMPLES].to("cpu"), **samples}
+    count = room(SAMPLES, spec)
+    sets = {"test data": subjects.data.test.x[:count].to("cpu")}
+    sets |= {name: x[:count] for name, x in samples.items()}
     blocks: list[Block] = [
         Picture(
             images.grid(x, spec, columns=16), f"A grid of {name}", f"{name}, {len(x)} of them", pixels=True
@@ -159,7 +164,8 @@ def walks(subjects: Subjects) -> Section | None:
         return None
     blocks: list[Block] = []
     for one in subjects.models:
-        found = walk(one.chain, _WALKS, points=_POINTS, steps=_WALK_STEPS, seed=_SEED)
+        count = room(_WALKS, data.spec, share=_WALKS * _POINTS)
+        found = walk(one.chain, count, points=_POINTS, steps=_WALK_STEPS, seed=_SEED)
         source, ratio = images.frames([found[:, i] for i in range(_POINTS)], data.spec)
         labels = [f"{i / (_POINTS - 1):.0%} of the way" for i in range(_POINTS)]
         blocks.append(
@@ -168,7 +174,7 @@ def walks(subjects: Subjects) -> Section | None:
                 labels,
                 ratio,
                 f"A latent walk of the {one.name}",
-                f"{one.name}: {_WALKS} walks.",
+                f"{one.name}: {count} walks.",
                 pixels=True,
             )
         )
@@ -188,7 +194,7 @@ def denoising(subjects: Subjects) -> Section | None:
         if not isinstance(one.chain, DDPM) or not (spec.is_image or spec.dims == 2):
             continue
         steps = min(one.chain.T, _STEPS)
-        count = _FEW if spec.is_image else 400
+        count = room(_FEW, spec, share=_FEW * _FRAMES) if spec.is_image else 400
         with torch.random.fork_rng(), computing(one.chain):
             torch.manual_seed(_SEED)
             levels, states = trajectory(
@@ -205,6 +211,11 @@ def denoising(subjects: Subjects) -> Section | None:
     if not blocks:
         return None
     return Section("denoising", "Denoising", blocks, "The states of ancestral sampling. Move the slider.")
+
+
+def room(n: int, spec: DataSpec, *, share: int = SAMPLES) -> int:
+    """How many of n images are shown, so that a picture of ``share`` of them stays within ``_PIXELS``."""
+    return max(1, min(n, n * _PIXELS // (share * spec.dims)))
 
 
 def extent_of(data: Dataset) -> list[float]:
@@ -235,8 +246,3 @@ def _least(x: Tensor, searched: Tensor) -> tuple[Tensor, Tensor]:
 
 def _with_error(found: dict[str, Any]) -> str:
     return f"{found['mean']:.3g} ± {found['stderr']:.2g}"
-
-
-def notice(subjects: Subjects) -> list[Block]:
-    """What the data's reader remarked, to be told at the top."""
-    return [Text(text) for text in subjects.data.notes]
