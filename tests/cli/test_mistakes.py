@@ -185,7 +185,7 @@ def test_every_number_is_among_them():
 # Options that do not fit the data, or one another -----------------------------------------------------------
 
 MISFITS = [
-    ("images", "vae --model.likelihood.kind bernoulli", "Bernoulli likelihood on integers of 17 levels data"),
+    ("images", "vae --model.likelihood.kind bernoulli", "these are integers of 17 levels"),
     ("images", "vae --batch-size 39", "batch_size is 39 and the data have 38 training examples"),
     ("images", "ddpm --model.schedule linear --model.T 5", "beta_2 is 1.015; every beta_t must be in (0, 1)"),
     ("images", "ddpm --model.loss simple", "variance is 'learned' and loss is 'simple'"),

@@ -134,7 +134,9 @@ def test_bernoulli_needs_bits():
     model = VAEConfig(likelihood=LikelihoodConfig(kind="bernoulli"), width=4)
     works(model, DATA["8x8 bits"])
     for source, kind in (("8x8", "integers of 17 levels"), ("2 numbers", "real-valued")):
-        with pytest.raises(ValueError, match=f"Bernoulli likelihood on {kind} data.*Binarise"):
+        with pytest.raises(
+            ValueError, match=f"Bernoulli likelihood needs data of 2 levels, and these are {kind}.*Binarise"
+        ):
             works(model, DATA[source])
 
 

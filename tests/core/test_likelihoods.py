@@ -134,7 +134,10 @@ def test_bernoulli_starts_from_the_mean_of_the_data():
 
 def test_kinds_of_data_that_do_not_fit_are_refused():
     for spec, kind in ((VECTOR, "real-valued"), (IMAGE, "integers of 17 levels")):
-        with pytest.raises(ValueError, match=rf"Bernoulli likelihood on {kind} data.*--binarize"):
+        with pytest.raises(
+            ValueError,
+            match=rf"Bernoulli likelihood needs data of 2 levels, and these are {kind}.*--binarize",
+        ):
             BernoulliLikelihood(spec, Scaling(spec))
     for law, name in (
         (DiscretizedGaussianLikelihood, "discretized-gaussian"),
