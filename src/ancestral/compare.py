@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ancestral.atomic import write_text_atomically
 from ancestral.chain import Chain
 from ancestral.config import (
     MODELS,
@@ -49,7 +50,6 @@ from ancestral.runs.fitting import initial_chain
 from ancestral.runs.options import model_json
 from ancestral.runs.quality import check_count
 from ancestral.samplers import computing, draw
-from ancestral.training.checkpoint import write_text_atomically
 from ancestral.training.loop import check_fits
 
 IMPORTANCE_T = 10

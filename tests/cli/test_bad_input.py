@@ -563,6 +563,29 @@ def test_a_full_disk_stops_with_a_message_and_what_was_complete_remains(place):
     assert call("evaluate", "run", "--n", 3).status == 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("data pictures", "the cache in"),
+        ("report kept/vae --quality 0 --out page.html", "Nothing that was complete before is lost"),
+        ("sample kept/vae --n 2000 --out drawn.npy", "Nothing that was complete before is lost"),
+        ("sample kept/vae --n 2000 --out drawn.png", "Nothing that was complete before is lost"),
+    ],
+)
+def test_a_full_disk_leaves_nothing_half_written(arguments, words, place):
+    pictures(place / "pictures", n=400, size=16)
+    before = snapshot(place)
+    cache = place.parent / f"{place.name}-cache"
+    command = [sys.executable, "-c", FULL, *arguments.split()]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode in (1, 2)
+    assert words in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+    assert snapshot(place) == before
+    assert not cache.exists() or not list(cache.iterdir())
+
+
 def test_suggestions_are_of_what_is_near():
     assert checks.suggest("cosin", ["cosine", "linear"]) == " Did you mean 'cosine'?"
 

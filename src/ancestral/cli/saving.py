@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ancestral.atomic import replacing, write_text_atomically
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -16,8 +18,6 @@ FORMS = (".png", ".npy", ".npz", *TABLES)
 
 def save_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
-    from ancestral.training.checkpoint import write_text_atomically
-
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(path, text)
 
@@ -46,12 +46,8 @@ def save_array(path: Path, arrays: dict[str, np.ndarray], *, columns: Sequence[s
         ".parquet": lambda place: _write_parquet(place, samples, columns),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".incomplete-{path.name}")
-    try:
+    with replacing(path) as temporary:
         writers[path.suffix](temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_csv(path: Path, samples: np.ndarray, columns: Sequence[str] | None) -> None:

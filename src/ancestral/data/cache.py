@@ -48,9 +48,10 @@ class Draft:
 
     def append(self, name: str, rows: Array) -> None:
         """Add rows (n, …) to the array ``name``; the first decide its type and the shape of a row."""
-        if name not in self._arrays:
-            self._arrays[name] = _Growing(self.folder / f"{name}.npy", rows)
-        self._arrays[name].append(rows)
+        with _room(self.folder):
+            if name not in self._arrays:
+                self._arrays[name] = _Growing(self.folder / f"{name}.npy", rows)
+            self._arrays[name].append(rows)
 
     def __enter__(self) -> Draft:
         return self
@@ -58,8 +59,23 @@ class Draft:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for array in self._arrays.values():
-            array.close()
+        # After a failure there may be no room to write what is still buffered: the draft is not kept.
+        with contextlib.suppress(OSError) if kind is not None else _room(self.folder):
+            for array in self._arrays.values():
+                array.close()
+
+
+@contextlib.contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """Tell a cache that cannot be written from data that cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"the cache in {str(folder.parent)!r} cannot be written ({error.strerror or error}). Make room, "
+            "or "
+            "name another folder: ANCESTRAL_CACHE=/path/with/room."
+        ) from error
 
 
 class _Growing:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from ancestral.atomic import replacing
 from ancestral.spec import DataSpec
 
 if TYPE_CHECKING:
@@ -94,9 +95,9 @@ def _save_image(path: Path, sheet: np.ndarray) -> None:
     sheet = sheet.repeat(factor, axis=0).repeat(factor, axis=1)
     # Pillow knows one, three and four channels; of two, the first is shown.
     sheet = sheet[:, :, 0] if sheet.shape[2] in (1, 2) else sheet[:, :, :4]
-    temporary = _temporary(path)
-    Image.fromarray(sheet).save(temporary, format="PNG")
-    temporary.replace(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        Image.fromarray(sheet).save(temporary, format="PNG")
 
 
 def _save_points(path: Path, frames: Sequence[np.ndarray], titles: Sequence[str]) -> None:
@@ -116,12 +117,7 @@ def _save_points(path: Path, frames: Sequence[np.ndarray], titles: Sequence[str]
 
 def save_figure(path: Path, figure: Figure) -> None:
     """Write a matplotlib figure as a PNG, whole or not at all."""
-    temporary = _temporary(path)
-    # Without the version of the drawing library, equal pictures are equal files.
-    figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
-    temporary.replace(path)
-
-
-def _temporary(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".incomplete-{path.name}")
+    with replacing(path) as temporary:
+        # Without the version of the drawing library, equal pictures are equal files.
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})

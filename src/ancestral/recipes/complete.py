@@ -13,9 +13,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ancestral.atomic import write_text_atomically
 from ancestral.config import MODELS, DataConfig, TrainingConfig
 from ancestral.recipes.recipe import SHELF
-from ancestral.training.checkpoint import write_text_atomically
 
 
 def completed(facts: dict[str, Any]) -> dict[str, Any]:

@@ -72,6 +72,6 @@ class Result:
 
     def write(self, path: Path) -> None:
         """Replace the file as a whole."""
-        from ancestral.training.checkpoint import write_text_atomically
+        from ancestral.atomic import write_text_atomically
 
         write_text_atomically(path, json.dumps(self.json(), indent=1) + "\n")

@@ -10,6 +10,7 @@ from typing import Any
 
 import ancestral
 from ancestral import checks
+from ancestral.atomic import write_text_atomically
 from ancestral.config import DataConfig, RunConfig
 from ancestral.data import Dataset, content_hash
 from ancestral.data.bits import BIT_SEEDS
@@ -20,7 +21,6 @@ from ancestral.recipes.result import Planned, Result
 from ancestral.runs import Fitted, RunFolder, load_configured, pick_device, resume_run, train_run
 from ancestral.runs.fitting import Report
 from ancestral.speed.machine import this_machine
-from ancestral.training.checkpoint import write_text_atomically
 
 MACHINES = "machines.json"
 """In the run's folder: the machines it was trained on."""

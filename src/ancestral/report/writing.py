@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 import ancestral
+from ancestral.atomic import write_text_atomically
 from ancestral.report import bounds, samples, vectors
 from ancestral.report.command import compare_command, train_command
 from ancestral.report.page import Block, Code, Page, Section, Table, Text
@@ -17,7 +18,6 @@ from ancestral.report.samples import SAMPLES, drawn
 from ancestral.report.subjects import Measuring as Measuring
 from ancestral.report.subjects import Subjects, open_subjects
 from ancestral.speed.machine import this_machine
-from ancestral.training.checkpoint import write_text_atomically
 
 Told = Callable[[str], None]
 

@@ -20,6 +20,7 @@ import torch
 
 import ancestral
 from ancestral import checks
+from ancestral.atomic import TEMPORARY, write_text_atomically
 from ancestral.build import build_chain
 from ancestral.chain import Chain
 from ancestral.config import DataConfig, RunConfig, TrainingConfig
@@ -28,14 +29,12 @@ from ancestral.randomness import own_randomness
 from ancestral.runs.options import model_json, read_model, read_options
 from ancestral.spec import DataSpec
 from ancestral.training.checkpoint import (
-    TEMPORARY,
     CheckpointError,
     checkpoints,
     load_checkpoint,
     prune,
     save_checkpoint,
     step_of,
-    write_text_atomically,
 )
 from ancestral.training.state import TrainingState, restore_model
 

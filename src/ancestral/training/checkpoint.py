@@ -13,9 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ancestral.atomic import TEMPORARY
+
 FORMAT = 1
 _PREFIX = "step-"
-TEMPORARY = ".incomplete-"
 """How the name of a file or folder begins that is still being written, or removed."""
 
 
@@ -100,14 +101,6 @@ def prune(folder: Path, keep: int) -> None:
         _remove(path)
     for path in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Replace a text file as a whole: the old one or the new one is there, never a part."""
-    temporary = path.with_name(f"{TEMPORARY}{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    _sync(temporary)
-    temporary.replace(path)
 
 
 def _remove(path: Path) -> None:
