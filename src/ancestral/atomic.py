@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY = ".incomplete-"
-"""What names of files and folders begin with until they are whole."""
+"""How the name of a file or folder begins that is still being written, or removed."""
 
 
 @contextlib.contextmanager

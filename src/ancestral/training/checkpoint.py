@@ -17,7 +17,6 @@ from ancestral.atomic import TEMPORARY
 
 FORMAT = 1
 _PREFIX = "step-"
-"""How the name of a file or folder begins that is still being written, or removed."""
 
 
 class CheckpointError(ValueError):
