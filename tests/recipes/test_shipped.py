@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from ancestral.build import build_chain
-from ancestral.cli.options import parse
+from ancestral.cli.parsing import parse
 from ancestral.cli.recipe import Run
 from ancestral.config import DDPMConfig, HVAEConfig
 from ancestral.recipes import SHELF, open_recipe, open_recipes

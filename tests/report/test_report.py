@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ancestral.cli.compare import Compare
-from ancestral.cli.options import parse
+from ancestral.cli.parsing import parse
 from ancestral.cli.train import TrainDDPM, TrainHVAE, TrainVAE
 from ancestral.config import (
     DataConfig,

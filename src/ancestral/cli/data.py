@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import tyro
 
 from ancestral import checks
-from ancestral.cli.options import DataChoices, Flag, parse
+from ancestral.cli.options import DataChoices, Flag
+from ancestral.cli.parsing import parse
 from ancestral.config import DDPMConfig, HVAEConfig, ModelConfig, VAEConfig
 
 

@@ -19,7 +19,8 @@ from ancestral.cli.bounds import (
     more_of_bounds,
 )
 from ancestral.cli.estimators import OdeOptions, check_estimator, levels_of, measured_ode, ode_table
-from ancestral.cli.options import AllLevels, Flag, parse
+from ancestral.cli.options import AllLevels, Flag
+from ancestral.cli.parsing import parse
 from ancestral.config import Device
 
 _CURVE = 500

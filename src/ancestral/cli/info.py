@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from ancestral.cli.options import Flag, parse
+from ancestral.cli.options import Flag
+from ancestral.cli.parsing import parse
 
 
 @dataclass(frozen=True, kw_only=True)

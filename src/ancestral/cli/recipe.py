@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ancestral import checks
-from ancestral.cli.options import Flag, parse
+from ancestral.cli.options import Flag
+from ancestral.cli.parsing import parse
 from ancestral.config import Device
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ancestral import checks
-from ancestral.cli.options import ExampleOptions, opened, parse
+from ancestral.cli.options import ExampleOptions, opened
+from ancestral.cli.parsing import parse
 from ancestral.cli.saving import as_array, save_array
 
 

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ancestral import checks
-from ancestral.cli.options import Flag, parse
+from ancestral.cli.options import Flag
+from ancestral.cli.parsing import parse
 from ancestral.cli.saving import FORMS, TABLES, as_array, save_array
 from ancestral.config import Compile, Device, Precision
 

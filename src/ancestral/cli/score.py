@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ancestral import checks
-from ancestral.cli.options import ExampleOptions, opened, parse
+from ancestral.cli.options import ExampleOptions, opened
+from ancestral.cli.parsing import parse
 from ancestral.cli.saving import save_text
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ancestral import checks
-from ancestral.cli.options import DataOptions, Flag, parse
+from ancestral.cli.options import DataOptions, Flag
+from ancestral.cli.parsing import parse
 from ancestral.config import (
     MODELS,
     DDPMConfig,
