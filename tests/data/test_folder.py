@@ -62,6 +62,25 @@ def test_folders_are_classes_and_numbers_are_ordered_as_numbers(put):
         ]
 
 
+def test_the_first_examples_are_of_all_classes_alike(put):
+    """What is told of the first n would else be told of one class."""
+    for number in range(12):
+        for label, count in (("a", 12), ("b", 4)):
+            if number < count:
+                put(f"train/{label}/{number:02}.png", number)
+                folder = put(f"test/{label}/{number:02}.png", number)
+    data = load_data(folder, validation=0)
+    assert data.test.labels[:4].tolist().count(1) == 1
+    assert data.test.labels[:8].tolist().count(1) == 2
+    for label in (0, 1):
+        kept = [
+            int(x.flatten()[0])
+            for x, one in zip(data.test.x[:], data.test.labels, strict=True)
+            if one == label
+        ]
+        assert kept == sorted(kept)
+
+
 def test_train_and_test_are_honoured_with_one_count_of_the_classes(put):
     for number in range(6):
         put(f"train/cat/{number}.png", number)

@@ -23,8 +23,8 @@ from ancestral.imagefiles.pool import Pool
 
 _LISTED = 100
 """Files that a note lists by name."""
-_VERSION = 1
-"""Part of the key: raised when the same files come to be decoded to other pixels."""
+_VERSION = 2
+"""Part of the key: raised when the same files come to be other pixels, or in another order."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Contents:
 
 
 def look(folder: Path) -> Contents:
-    """The image files of a folder, by part, in the order of their names. Nothing is opened.
+    """The image files of a folder, by part, in the order of their names, classes in turn. Nothing is opened.
 
     Raises ``ValueError`` where a part that is there holds none.
     """
@@ -95,7 +95,17 @@ def _part(place: Path, notes: list[str]) -> list[Found]:
     if others:
         kinds = ", ".join(f"{count} {end or 'without an ending'}" for end, count in others.most_common(5))
         notes.append(f"{place.name!r} also holds files that are not read as images: {kinds}.")
-    return found
+    return _in_turn(found)
+
+
+def _in_turn(found: list[Found]) -> list[Found]:
+    """Each class spread evenly, in its order, so that the first n of any n are of all classes alike."""
+    counts, seen = Counter(one.label for one in found), Counter[str | None]()
+    places = []
+    for one in found:
+        places.append((seen[one.label] + 0.5) / counts[one.label])
+        seen[one.label] += 1
+    return [one for _, one in sorted(zip(places, found, strict=True), key=lambda pair: pair[0])]
 
 
 def _walk(place: str, label: str | None, others: Counter[str]) -> Iterator[Found]:
