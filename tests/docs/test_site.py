@@ -23,7 +23,7 @@ def pictures(folder: Path) -> None:
     generator = np.random.default_rng(0)
     for name, colour in (("rose", (200, 30, 60)), ("violet", (120, 60, 190))):
         (folder / name).mkdir(parents=True)
-        for number in range(300):
+        for number in range(100):
             high, wide = generator.integers(16, 24, 2)
             pixels = np.array(colour) + generator.integers(-30, 30, (high, wide, 3))
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
@@ -64,7 +64,7 @@ def test_the_examples_of_a_page_run(name, tmp_path, monkeypatch):
             if arguments[0] in ("compare", "report") and "--quality" not in arguments:
                 arguments += ["--quality", "8"]
             if arguments[0] == "compare":
-                arguments += ["--ddpm.T", "20"]
+                arguments += ["--ddpm.T", "20", "--ddpm.channels", "8", "--ddpm.blocks", "1"]
             answer = call(*arguments)
             assert answer.status == 0, f"{line}\n{answer.err}"
             for word in arguments:
