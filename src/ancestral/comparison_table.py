@@ -8,6 +8,9 @@ from ancestral.compare import IMPORTANCE_T, Compared
 from ancestral.evaluation.bounds import ALIVE
 from ancestral.marginal import MarginalChain
 
+NAMES = {"vae": "VAE", "hvae": "hierarchical VAE", "ddpm": "DDPM"}
+"""Of the kinds of models, in titles."""
+
 
 def table(compared: list[Compared]) -> list[tuple[str, list[str]]]:
     """(concept, one entry per model), line by line."""
@@ -94,8 +97,7 @@ def note(compared: list[Compared]) -> str | None:
     samplers = "; ".join(f"{kind}: {quality['words']}" for kind, quality in found.items())
     return (
         f"Sample distance: Fréchet, {quality['n']} samples (means) against {quality['n']} test examples; "
-        "floor: as "
-        f"many training examples. Features: {quality['description']}. Samplers: {samplers}."
+        f"floor: as many training examples. Features: {quality['description']}. Samplers: {samplers}."
     )
 
 

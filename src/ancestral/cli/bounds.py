@@ -52,8 +52,7 @@ class BoundOptions:
                     "--fit-steps is given and no picture; say --bounds-picture FILE.png as well."
                 )
             return
-        if self.bounds_picture.suffix != ".png":
-            raise ValueError(f"--bounds-picture is {self.bounds_picture}; it must end in .png.")
+        checks.suffix("--bounds-picture", self.bounds_picture, (".png",))
         if self.bound == "elbo" or (self.bound, self.samples) == ("iwae", 1):
             raise ValueError(
                 "--bounds-picture shows the ELBO below tighter bounds; say --bound iwae with 2 samples or "

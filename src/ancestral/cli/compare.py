@@ -123,14 +123,14 @@ def _print_table(compared: list[Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ancestral.comparison_table import note, table
+    from ancestral.comparison_table import NAMES, note, table
 
     one = compared[0].figures
     title = f"{one['data']}: {one['n']} test examples, D = {one['dims']}"
     sheet = Table(title=title, caption=note(compared), caption_justify="left")
     sheet.add_column("Concept", no_wrap=True)
     for part in compared:
-        sheet.add_column({"vae": "VAE", "hvae": "hierarchical VAE", "ddpm": "DDPM"}[part.kind])
+        sheet.add_column(NAMES[part.kind])
     for concept, entries in table(compared):
         sheet.add_row(concept, *entries)
     Console(width=None if sys.stdout.isatty() else 140).print(sheet)

@@ -33,8 +33,8 @@ class Data(DataChoices):
 
     def __post_init__(self) -> None:
         checks.integer("n", self.n, low=1, high=10_000)
-        if self.out is not None and self.out.suffix != ".png":
-            raise ValueError(f"--out is {self.out}; it must end in .png.")
+        if self.out is not None:
+            checks.suffix("--out", self.out, (".png",))
 
 
 def run(arguments: list[str]) -> None:

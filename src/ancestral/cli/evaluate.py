@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from ancestral import checks
 from ancestral.cli.bounds import (
     BoundOptions,
     annealing,
@@ -85,16 +86,15 @@ class Evaluate(BoundOptions):
         of_both = (self.quality_features, self.quality_final) != ("auto", "mean")
         if self.quality == 0 and (of_samples or (of_both and self.sampler_curve is None)):
             raise ValueError("an option --quality-… is given and quality is 0; say --quality N as well.")
-        if self.sampler_curve is not None and self.sampler_curve.suffix != ".png":
-            raise ValueError(f"--sampler-curve is {self.sampler_curve}; it must end in .png.")
-        if self.posterior_picture is not None and self.posterior_picture.suffix != ".png":
-            raise ValueError(f"--posterior-picture is {self.posterior_picture}; it must end in .png.")
+        if self.sampler_curve is not None:
+            checks.suffix("--sampler-curve", self.sampler_curve, (".png",))
+        if self.posterior_picture is not None:
+            checks.suffix("--posterior-picture", self.posterior_picture, (".png",))
 
 
 def run(arguments: list[str]) -> None:
     """The command."""
     options = parse(Evaluate, arguments, prog="ancestral evaluate")
-    from ancestral import checks
     from ancestral.cli.progress import example_progress
     from ancestral.evaluation import evaluate
     from ancestral.runs import RunFolder, load_data_of, load_run, pick_device

@@ -100,7 +100,6 @@ def opened(options: ExampleOptions, *, needs: int = 1) -> Asked:
     if len(split) < needs:
         raise ValueError(
             f"the {options.split} part of {source} has {len(split)} examples, and {needs} are asked for. "
-            "Ask for "
-            "fewer, or take another --split."
+            "Ask for fewer, or take another --split."
         )
     return Asked(folder, chain, data, split, source)

@@ -72,9 +72,8 @@ def _room(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ValueError(
-            f"the cache in {str(folder.parent)!r} cannot be written ({error.strerror or error}). Make room, "
-            "or "
-            "name another folder: ANCESTRAL_CACHE=/path/with/room."
+            f"the cache in {str(folder.parent)!r} cannot be written ({error.strerror or error}). Make "
+            "room, or name another folder: ANCESTRAL_CACHE=/path/with/room."
         ) from error
 
 

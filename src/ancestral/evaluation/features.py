@@ -104,8 +104,7 @@ def _inception_space(fitting: Split, spec: DataSpec) -> FeatureSpace:
     if not spec.is_image or spec.shape[0] not in (1, 3) or spec.levels is None:
         raise ValueError(
             "features is 'inception', and it reads grey or colour images of whole numbers only. Use "
-            "'components' "
-            "or 'pixels'."
+            "'components' or 'pixels'."
         )
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3

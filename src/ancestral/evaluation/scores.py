@@ -67,8 +67,7 @@ def scores(
     if bound == "iwae" and marginal:
         raise ValueError(
             f"bound is 'iwae': importance weights over all levels of a {type(chain).__name__} are useless. "
-            "Use "
-            "bound 'elbo'."
+            "Use bound 'elbo'."
         )
     if isinstance(chain, MarginalChain) and levels is None and (chain.continuous or chain.T > 100):
         levels = LEVELS if samples is None else None

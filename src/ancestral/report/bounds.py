@@ -19,8 +19,7 @@ def overview(subjects: Subjects) -> Section:
         "Comparison" if len(compared) > 1 else "At a glance",
         [Table(heads, rows, note(compared) or "")],
         "Entries are measured on test data that no model was trained on; ± is one standard error of the "
-        "mean over "
-        "them.",
+        "mean over them.",
     )
 
 
@@ -31,15 +30,13 @@ def likelihood(subjects: Subjects) -> Section:
             charts.terms({one.name: one.figures["terms"] for one in subjects.models}),
             "Bars of reconstruction, matching and prior cost of each model",
             "−ELBO = reconstruction + matching + prior matching, in nats per example. Densities of real "
-            "numbers can "
-            "make the reconstruction negative.",
+            "numbers can make the reconstruction negative.",
         ),
         Picture(
             charts.bounds({one.name: one.figures for one in subjects.models}),
             "Bounds on log p(x) over the number of draws of q",
             "ELBO (dotted) ≤ IWAE-k ≤ log p(x): each is a lower bound in expectation, and more draws of q "
-            "bring it "
-            "nearer. Bars are 95 % intervals.",
+            "bring it nearer. Bars are 95 % intervals.",
         ),
     ]
     rows = []
@@ -62,8 +59,7 @@ def likelihood(subjects: Subjects) -> Section:
         "Likelihood",
         blocks,
         "How probable the model finds data it has not seen, and which part of the bound costs what. Where "
-        "k draws of "
-        "q lift the bound far above the ELBO, q misses the true posterior.",
+        "k draws of q lift the bound far above the ELBO, q misses the true posterior.",
     )
 
 
@@ -81,8 +77,7 @@ def levels(subjects: Subjects) -> Section | None:
             source = charts.levels(matching, first=2, xlabel=f"t of {one.chain.T}")
             caption = (
                 f"{one.name}: denoising matching, the KL of z_(t−1) given z_t, for t = 2 … {one.chain.T}; "
-                "prior "
-                f"matching at T is {one.figures['terms']['prior']:.3g} nats."
+                f"prior matching at T is {one.figures['terms']['prior']:.3g} nats."
             )
         else:
             source = charts.levels(one.compared.kl_per_latent, first=1, xlabel="level t")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,10 +11,13 @@ from torch import Tensor
 from ancestral.data import Dataset
 from ancestral.diffusion import DDPM
 from ancestral.evaluation import reconstruct, walk
+from ancestral.evaluation.quality import drawn
 from ancestral.report import charts, images
 from ancestral.report.page import Block, Picture, Scrub, Section, Table
 from ancestral.report.subjects import Subject, Subjects
+from ancestral.runs.quality import STEPS, default_sampler
 from ancestral.samplers import Sampler, batch, computing, trajectory
+from ancestral.samplers.engine import device_of
 from ancestral.spec import DataSpec
 
 SAMPLES = 64
@@ -21,19 +25,18 @@ _NEAREST = 10
 _SEARCHED = 20_000
 _SHOWN = 8
 _WALKS, _POINTS, _WALK_STEPS = 9, 10, 25
-_FRAMES, _STEPS, _FEW = 16, 50, 16
+_FRAMES, _FEW = 16, 16
 _SEED = 5
 _PIXELS = 250_000
 """Of all channels, in one picture: large images are shown fewer at a time, so that the page stays light."""
 
 
-def drawn(one: Subject, n: int) -> Tensor:
-    """n samples (means of p(x|z_1)), on the CPU; a DDPM's from 50 of its levels."""
+def samples_of(one: Subject, n: int) -> Tensor:
+    """n samples (means of p(x|z_1)), on the CPU, by the default sampler of ``runs.quality``."""
     chain = one.chain
-    sampler = Sampler(steps=min(chain.T, _STEPS)) if isinstance(chain, DDPM) else Sampler()
-    with torch.random.fork_rng(), computing(chain):
-        torch.manual_seed(_SEED)
-        return batch(chain, n, sampler=sampler, final="mean").cpu()
+    sample = partial(batch, chain, sampler=default_sampler(chain), final="mean")
+    with computing(chain):
+        return drawn(sample, n, device=device_of(chain), seed=_SEED)
 
 
 def sample_grids(subjects: Subjects, samples: dict[str, Tensor]) -> Section | None:
@@ -83,8 +86,7 @@ def distances(subjects: Subjects) -> Section | None:
         "Sample quality",
         [Table(heads, rows, caption)],
         "The floor is the same figure with training examples in the place of samples: a perfect model "
-        "reaches it, and "
-        "not 0 (or 1). Figures of other features or counts do not compare.",
+        "reaches it, and not 0 (or 1). Figures of other features or counts do not compare.",
     )
 
 
@@ -96,7 +98,7 @@ def nearest(subjects: Subjects, samples: dict[str, Tensor]) -> Section:
     blocks: list[Block] = []
     rows = [["test examples", f"{float(test.median()):.3g}", f"{float(test.min()):.3g}"]]
     for name, x in samples.items():
-        distance, index = _least(x, searched)
+        distance, index = _least(x[:SAMPLES], searched)
         rows.append([name, f"{float(distance.median()):.3g}", f"{float(distance.min()):.3g}"])
         if data.spec.is_image:
             pairs = torch.cat([x[:_NEAREST].double(), searched[index[:_NEAREST]].double()])
@@ -129,7 +131,7 @@ def reconstructions(subjects: Subjects) -> Section:
     blocks: list[Block] = []
     rows = []
     for one in subjects.models:
-        found = reconstruct(one.chain, x, steps=_STEPS)
+        found = reconstruct(one.chain, x, steps=STEPS)
         rows += [
             [one.name, str(level), f"{rmse:.4g}"]
             for level, rmse in zip(found.levels, found.rmse, strict=True)
@@ -193,7 +195,7 @@ def denoising(subjects: Subjects) -> Section | None:
     for one in subjects.models:
         if not isinstance(one.chain, DDPM) or not (spec.is_image or spec.dims == 2):
             continue
-        steps = min(one.chain.T, _STEPS)
+        steps = min(one.chain.T, STEPS)
         count = room(_FEW, spec, share=_FEW * _FRAMES) if spec.is_image else 400
         with torch.random.fork_rng(), computing(one.chain):
             torch.manual_seed(_SEED)

@@ -9,11 +9,10 @@ from typing import Any
 
 from ancestral.chain import Chain
 from ancestral.compare import Compared, measure, read_comparison, rulers_of
+from ancestral.comparison_table import NAMES
 from ancestral.data import Dataset
 from ancestral.runs import RunFolder, load_data_of, load_run, pick_device
 from ancestral.runs.quality import check_count
-
-NAMES = {"vae": "VAE", "hvae": "hierarchical VAE", "ddpm": "DDPM"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Subject:
     @property
     def name(self) -> str:
         """As in titles."""
-        return NAMES.get(self.compared.kind, self.compared.kind)
+        return NAMES[self.compared.kind]
 
     @property
     def chain(self) -> Chain:

@@ -10,7 +10,7 @@ from ancestral.evaluation import scores
 from ancestral.marginal import MarginalChain
 from ancestral.report import charts
 from ancestral.report.page import Block, Picture, Section
-from ancestral.report.samples import drawn, extent_of
+from ancestral.report.samples import extent_of
 from ancestral.report.subjects import Subject, Subjects
 
 _SIDE = 56
@@ -18,10 +18,10 @@ _DRAWS, _LEVELS = 64, 256
 _POINTS = 600
 _COLUMNS = 12
 _CORRELATED = 40
-_ROWS = 1000
+ROWS = 1000
 
 
-def plane(subjects: Subjects) -> Section | None:
+def plane(subjects: Subjects, samples: dict[str, Tensor]) -> Section | None:
     """Each model's density over points of the data, and its samples; None unless the data are in the
     plane."""
     data = subjects.data
@@ -32,30 +32,29 @@ def plane(subjects: Subjects) -> Section | None:
     grids = {one.name: _density(one, extent) for one in subjects.models}
     sets = {
         "test data": points,
-        **{one.name: drawn(one, _POINTS).double().numpy() for one in subjects.models},
+        **{name: x[:_POINTS].double().numpy() for name, x in samples.items()},
     }
     blocks: list[Block] = [
         Picture(
             charts.densities(grids, extent, points),
             "Densities of the models under points of the data",
             f"exp of a lower bound on log p(x): IWAE-{_DRAWS}, for a DDPM the ELBO from {_LEVELS} random "
-            "levels. Points "
-            "are test data. Darker is denser, on one scale.",
+            "levels. Points are test data. Darker is denser, on one scale.",
         ),
         Picture(charts.scatters(sets, extent), "Test data and samples", f"{len(points)} points each."),
     ]
     return Section("plane", "Density over the plane", blocks)
 
 
-def columns(subjects: Subjects) -> Section | None:
+def columns(subjects: Subjects, samples: dict[str, Tensor]) -> Section | None:
     """Marginals and correlations of columns, of data and samples; None for images and single numbers."""
     data = subjects.data
     if data.spec.is_image:
         return None
     names = data.columns or tuple(f"column {i + 1}" for i in range(data.spec.dims))
-    count = min(_ROWS, len(data.test))
+    count = min(ROWS, len(data.test))
     sets = {"test data": data.test.x[:count].to("cpu").double().numpy()}
-    sets |= {one.name: drawn(one, count).double().numpy() for one in subjects.models}
+    sets |= {name: x[:count].double().numpy() for name, x in samples.items()}
     shown = list(range(min(_COLUMNS, len(names))))
     few = "" if len(shown) == len(names) else f", the first {len(shown)} of {len(names)} columns"
     blocks: list[Block] = [

@@ -14,7 +14,7 @@ from ancestral.atomic import write_text_atomically
 from ancestral.report import bounds, samples, vectors
 from ancestral.report.command import compare_command, train_command
 from ancestral.report.page import Block, Code, Page, Section, Table, Text
-from ancestral.report.samples import SAMPLES, drawn
+from ancestral.report.samples import SAMPLES, samples_of
 from ancestral.report.subjects import Measuring as Measuring
 from ancestral.report.subjects import Subjects, open_subjects
 from ancestral.speed.machine import this_machine
@@ -40,15 +40,16 @@ def report(
     told("measuring" if not (path / "comparison.json").is_file() else "reading")
     subjects = open_subjects(path, source=source, measuring=measuring, device=device, progress=progress)
     told("drawing samples")
-    drawings = {one.name: drawn(one, SAMPLES) for one in subjects.models}
+    count = SAMPLES if subjects.data.spec.is_image else vectors.ROWS
+    drawings = {one.name: samples_of(one, count) for one in subjects.models}
     makers: list[tuple[str, Callable[[], Section | None]]] = [
         ("table", lambda: bounds.overview(subjects)),
         ("likelihood", lambda: bounds.likelihood(subjects)),
         ("levels", lambda: bounds.levels(subjects)),
         ("training", lambda: bounds.training(subjects)),
         ("samples", lambda: samples.sample_grids(subjects, drawings)),
-        ("densities", lambda: vectors.plane(subjects)),
-        ("columns", lambda: vectors.columns(subjects)),
+        ("densities", lambda: vectors.plane(subjects, drawings)),
+        ("columns", lambda: vectors.columns(subjects, drawings)),
         ("distances", lambda: samples.distances(subjects)),
         ("nearest examples", lambda: samples.nearest(subjects, drawings)),
         ("reconstructions", lambda: samples.reconstructions(subjects)),
@@ -81,8 +82,7 @@ def _subtitle(subjects: Subjects) -> str:
     values = f"{spec.levels} levels" if spec.levels else "real numbers"
     return (
         f"{what}, {values}; {len(data.train):,} training and {len(data.test):,} test examples. Everything "
-        "here is "
-        "measured by ancestral."
+        "here is measured by ancestral."
     )
 
 
@@ -104,8 +104,7 @@ def _data(subjects: Subjects) -> Section:
     notes: list[Block] = [Text(note) for note in facts["notes"]]
     lead = (
         "Augmentations are of training examples alone. A likelihood is always of test data as they are; "
-        "that of "
-        "binarised data is of their bits, and does not compare with that of grey levels."
+        "that of binarised data is of their bits, and does not compare with that of grey levels."
     )
     return Section("data", "Data", [Table(["What", ""], rows), *notes], lead)
 

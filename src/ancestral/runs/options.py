@@ -63,9 +63,8 @@ def _check_keys(kind: Any, values: Any, where: str) -> None:
         told = [f"{name!r} is unknown.{checks.suggest(name, fields)}" for name in unknown]
         told += [f"{', '.join(map(repr, missing))} missing."] if missing else []
         raise ValueError(
-            f"{where}: the options do not fit this version: {' '.join(told)} Put back what ancestral wrote, "
-            "or "
-            "start a new run."
+            f"{where}: the options do not fit this version: {' '.join(told)} Put back what ancestral "
+            "wrote, or start a new run."
         )
     for name, part in fields.items():
         if dataclasses.is_dataclass(part):
