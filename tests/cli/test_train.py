@@ -29,6 +29,7 @@ TRAINING = TrainingConfig(
     seed=5,
     learning_rate=0.01,
     warmup=1,
+    optimizer="muon",
     weight_decay=0.5,
     clip=2.0,
     ema=0.5,
@@ -41,9 +42,9 @@ TRAINING = TrainingConfig(
     recompute=True,
 )
 TRAINING_OPTIONS = (
-    "--steps 2 --batch-size 7 --seed 5 --learning-rate 0.01 --warmup 1 --weight-decay 0.5 --clip 2 --ema 0.5 "
-    "--precision bf16 --log-every 1 --evaluate-every 1 --sample-every 2 --checkpoint-every 1 --keep 1 "
-    "--recompute --binarize threshold --validation 0.25"
+    "--steps 2 --batch-size 7 --seed 5 --learning-rate 0.01 --warmup 1 --optimizer muon --weight-decay 0.5 "
+    "--clip 2 --ema 0.5 --precision bf16 --log-every 1 --evaluate-every 1 --sample-every 2 "
+    "--checkpoint-every 1 --keep 1 --recompute --binarize threshold --validation 0.25"
 )
 MODELS = {
     "vae": (

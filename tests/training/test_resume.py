@@ -14,31 +14,35 @@ from ancestral.runs import RunFolder, fit
 from ancestral.training import TrainingState, train
 from tiny import MODELS, TRAINING, built, images, with_dropout
 
-CASES: dict[str, tuple[ModelConfig, str]] = {
-    "vae-mlp": (MODELS["vae-mlp"], "fp32"),
-    "vae-mlp with dropout": (with_dropout(MODELS["vae-mlp"]), "fp32"),
-    "vae-conv": (MODELS["vae-conv"], "fp32"),
-    "vae-conv with dropout in bf16": (with_dropout(MODELS["vae-conv"]), "bf16"),
-    "ladder": (MODELS["ladder"], "fp32"),
-    "ladder with dropout in bf16": (with_dropout(MODELS["ladder"]), "bf16"),
-    "bottom-up with dropout": (with_dropout(MODELS["bottom-up"]), "fp32"),
+FP32, BF16, MUON = {"precision": "fp32"}, {"precision": "bf16"}, {"precision": "fp32", "optimizer": "muon"}
+CASES: dict[str, tuple[ModelConfig, dict[str, str]]] = {
+    "vae-mlp": (MODELS["vae-mlp"], FP32),
+    "vae-mlp with dropout": (with_dropout(MODELS["vae-mlp"]), FP32),
+    "vae-conv": (MODELS["vae-conv"], FP32),
+    "vae-conv with dropout in bf16": (with_dropout(MODELS["vae-conv"]), BF16),
+    "ladder": (MODELS["ladder"], FP32),
+    "ladder with dropout in bf16": (with_dropout(MODELS["ladder"]), BF16),
+    "bottom-up with dropout": (with_dropout(MODELS["bottom-up"]), FP32),
     "deep ladder with dropout, warm-up and balance": (
         HVAEConfig(levels=8, width=8, latent_dims=(2,), dropout=0.3, kl_warmup=4, kl_balance=True),
-        "fp32",
+        FP32,
     ),
-    "ladder by importance weights": (replace(MODELS["ladder"], objective="dreg", training_samples=4), "fp32"),
-    "ddpm": (MODELS["ddpm"], "fp32"),
-    "ddpm in bf16": (MODELS["ddpm"], "bf16"),
-    "transformer with dropout in bf16": (with_dropout(MODELS["transformer"]), "bf16"),
-    "ddpm with importance sampling": (replace(MODELS["ddpm"], sampling="importance"), "fp32"),
+    "ladder by importance weights": (replace(MODELS["ladder"], objective="dreg", training_samples=4), FP32),
+    "ladder by muon": (MODELS["ladder"], MUON),
+    "ddpm": (MODELS["ddpm"], FP32),
+    "ddpm by muon in bf16": (MODELS["ddpm"], {**MUON, **BF16}),
+    "ddpm in bf16": (MODELS["ddpm"], BF16),
+    "transformer with dropout in bf16": (with_dropout(MODELS["transformer"]), BF16),
+    "ddpm with importance sampling": (replace(MODELS["ddpm"], sampling="importance"), FP32),
     "ddpm with a learned schedule": (
         replace(MODELS["ddpm"], schedule="learned", sampling="importance"),
-        "fp32",
+        FP32,
     ),
-    "continuous ddpm": (replace(MODELS["ddpm"], T="continuous", schedule="learned"), "fp32"),
-    "ddpm with dropout": (with_dropout(MODELS["ddpm"]), "auto"),
+    "continuous ddpm": (replace(MODELS["ddpm"], T="continuous", schedule="learned"), FP32),
+    "ddpm with dropout": (with_dropout(MODELS["ddpm"]), {"precision": "auto"}),
 }
-each_case = pytest.mark.parametrize(("model", "precision"), CASES.values(), ids=CASES.keys())
+SLOTS = ("momentum", "exp_avg", "exp_avg_sq")
+each_case = pytest.mark.parametrize(("model", "options"), CASES.values(), ids=CASES.keys())
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -61,9 +65,9 @@ def take(out: Path, model: ModelConfig, data: Dataset, training: TrainingConfig,
 
 
 @each_case
-def test_a_resumed_run_is_the_uninterrupted_one(model, precision, tmp_path):
+def test_a_resumed_run_is_the_uninterrupted_one(model, options, tmp_path):
     """38 training images in batches of 16: step 3 straddles the first two epochs, step 5 the next."""
-    data, training = images(), replace(TRAINING, precision=precision)
+    data, training = images(), replace(TRAINING, **options)
     whole = take(tmp_path / "whole", model, data, training, until=100, seed=0)
     assert whole.finished
     assert whole.step == training.steps
@@ -87,9 +91,9 @@ def test_the_bits_of_a_resumed_run_are_those_of_the_uninterrupted_one(binarize, 
 
 
 @each_case
-def test_everything_a_step_reads_is_restored(model, precision):
+def test_everything_a_step_reads_is_restored(model, options):
     """Through tensors alone, without a folder: the next steps are equal, and so is all they change."""
-    data, training = images(), replace(TRAINING, precision=precision)
+    data, training = images(), replace(TRAINING, **options)
     states = []
     for seed in (0, 1):
         torch.manual_seed(seed)
@@ -98,8 +102,10 @@ def test_everything_a_step_reads_is_restored(model, precision):
     losses = [float(record.loss) for _, record in zip(range(3), train(first, data), strict=False)]
     assert len(set(losses)) == 3
     kept = {name: tensor.clone() for name, tensor in first.tensors().items()}
-    for slot in ("exp_avg", "exp_avg_sq"):
-        assert sum(name.startswith(f"optimizer/{slot}/") for name in kept) == len(first.parameters)
+    moved = [sum(name.startswith(f"optimizer/{slot}/") for name in kept) for slot in SLOTS]
+    assert moved[0] + moved[1] == len(first.parameters)
+    assert moved[1] == moved[2]
+    assert (moved[0] > 0) == (training.optimizer == "muon")
     second.restore(kept, first.images_seen)
     ours = [(float(record.loss), float(record.gradient_norm)) for record in train(second, data)]
     theirs = [(float(record.loss), float(record.gradient_norm)) for record in train(first, data)]

@@ -11,6 +11,7 @@ from ancestral.config.strict import STRICT
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off"]
+Optimizer = Literal["adamw", "muon"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,11 @@ class TrainingConfig:
     """Peak of the rate, after the warm-up and before the cosine decay to 0."""
     warmup: int = 100
     """Steps over which the rate rises from 0 (at most a tenth of all steps)."""
+    optimizer: Optimizer = "adamw"
+    """adamw; or muon, which takes matrices and kernels in steps of orthogonalised momentum, and leaves the
+    rest to AdamW: at the same rate, convolutional models get further in as many steps."""
     weight_decay: float = 0.01
-    """Of AdamW."""
+    """Decoupled from the gradient, of matrices and kernels."""
     clip: float = 1.0
     """Largest norm of the gradient of the loss per dimension; larger ones are scaled down to it."""
     skip: float = 0.0
@@ -64,6 +68,7 @@ class TrainingConfig:
         checks.integer("seed", self.seed, low=0, high=2**63 - 1)
         checks.number("learning_rate", self.learning_rate, above=0.0, high=10.0)
         checks.integer("warmup", self.warmup, low=0)
+        checks.one_of("optimizer", self.optimizer, get_args(Optimizer))
         checks.number("weight_decay", self.weight_decay, low=0.0)
         checks.number("clip", self.clip, above=0.0)
         checks.number("skip", self.skip, low=0.0)

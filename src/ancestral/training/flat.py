@@ -7,7 +7,7 @@ each kind, so that the norm, the clip, AdamW and the average are each one pass o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,12 @@ class Place:
         """How many numbers it holds."""
         return int(torch.Size(self.shape).numel())
 
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """Rows and columns of what is stored, with the slowest axis as the rows."""
+        rows = self.shape[self.axes[0]]
+        return rows, self.size // rows
+
     def view(self, buffer: Tensor) -> Tensor:
         """The tensor, as a view of the buffer it lies in."""
         stored = buffer[self.offset : self.offset + self.size].view([self.shape[a] for a in self.axes])
@@ -42,10 +48,11 @@ class Place:
 
 
 class Bucket:
-    """Parameters of one dtype that are decayed alike: their weights, gradient and average, each flat."""
+    """Parameters of one dtype that are treated alike: their weights, gradient and average, each flat."""
 
-    def __init__(self, named: Mapping[str, nn.Parameter], *, decayed: bool) -> None:
+    def __init__(self, named: Mapping[str, nn.Parameter], *, decayed: bool, apart: bool = False) -> None:
         self.decayed = decayed
+        self.apart = apart
         self.places: dict[str, Place] = {}
         end = 0
         for name, p in named.items():
@@ -82,16 +89,20 @@ class Bucket:
         return torch.cat(parts)
 
 
-def buckets(named: Mapping[str, nn.Parameter]) -> list[Bucket]:
+def buckets(
+    named: Mapping[str, nn.Parameter], apart: Callable[[nn.Parameter], bool] = lambda p: False
+) -> list[Bucket]:
     """Move the parameters into buckets: matrices and kernels, which are decayed, apart from the rest.
+
+    Those for which ``apart`` holds have buckets of their own.
 
     The parameters stay what and where they are in their modules; from now on they are views, and their
     ``grad`` is kept and added to: clear it with ``Bucket.gradient.zero_``.
     """
-    groups: dict[tuple[torch.dtype, bool], dict[str, nn.Parameter]] = {}
+    groups: dict[tuple[torch.dtype, bool, bool], dict[str, nn.Parameter]] = {}
     for name, p in named.items():
-        groups.setdefault((p.dtype, p.ndim > 1), {})[name] = p
-    return [Bucket(group, decayed=decayed) for (_, decayed), group in groups.items()]
+        groups.setdefault((p.dtype, p.ndim > 1, apart(p)), {})[name] = p
+    return [Bucket(group, decayed=decayed, apart=own) for (_, decayed, own), group in groups.items()]
 
 
 def views(parts: Sequence[Bucket], buffers: Sequence[Tensor]) -> dict[str, Tensor]:

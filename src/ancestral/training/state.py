@@ -13,10 +13,12 @@ from torch import Tensor
 from ancestral.chain import Chain
 from ancestral.config import TrainingConfig
 from ancestral.precision import NAMES, compute_dtype, name_of
-from ancestral.training.flat import buckets, views
+from ancestral.training.flat import Bucket, buckets, views
 from ancestral.training.memory import recompute_blocks
+from ancestral.training.muon import Muon, is_matrix
 
 _SLOTS = ("exp_avg", "exp_avg_sq")
+_MOMENTUM = "momentum"
 _SKIPPED = "training/skipped"
 
 
@@ -43,24 +45,38 @@ class TrainingState:
         """Whether steps are compiled; None until the first step decides it."""
         self.skipped = torch.zeros((), device=self.device)
         """Steps left out so far, whose gradients were above ``config.skip``."""
-        self.buckets = buckets(self.parameters)
+        muon = config.optimizer == "muon"
+        self.buckets = buckets(self.parameters, is_matrix) if muon else buckets(self.parameters)
         self.ema = views(self.buckets, [bucket.average for bucket in self.buckets])
         """The averaged weights, by name."""
-        self.optimizer = torch.optim.AdamW(
+        self.muon = [
+            Muon(bucket, weight_decay=config.weight_decay, dtype=self.dtype)
+            for bucket in self.buckets
+            if bucket.apart
+        ]
+        """One for each bucket of matrices; none where all is AdamW's."""
+        self.optimizer = self._adamw([bucket for bucket in self.buckets if not bucket.apart])
+        """Of all other buckets; None where there is no other."""
+
+    def _adamw(self, rest: list[Bucket]) -> torch.optim.AdamW | None:
+        if not rest:
+            return None
+        optimizer = torch.optim.AdamW(
             [
                 # Biases, gains and single numbers are not decayed.
-                {"params": [b.weight], "weight_decay": config.weight_decay if b.decayed else 0.0}
-                for b in self.buckets
+                {"params": [b.weight], "weight_decay": self.config.weight_decay if b.decayed else 0.0}
+                for b in rest
             ],
-            lr=config.learning_rate,
+            lr=self.config.learning_rate,
             betas=(0.9, 0.999),
             fused=True,
         )
-        for bucket in self.buckets:
-            self.optimizer.state[bucket.weight] = {
+        for bucket in rest:
+            optimizer.state[bucket.weight] = {
                 "step": torch.zeros((), device=self.device),
                 **{slot: torch.zeros_like(bucket.average) for slot in _SLOTS},
             }
+        return optimizer
 
     @property
     def step(self) -> int:
@@ -100,12 +116,15 @@ class TrainingState:
         """
         step = self.step
         rate = self.learning_rate(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        # What a gradient scaler tells an optimiser: it then leaves weights, moments and its step alone,
-        # without the host's knowing.
-        self.optimizer.found_inf = skip  # type: ignore[attr-defined]
-        self.optimizer.step()
+        for muon in self.muon:
+            muon.step(rate, skip)
+        if self.optimizer is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            # What a gradient scaler tells an optimiser: it then leaves weights, moments and its step alone,
+            # without the host's knowing.
+            self.optimizer.found_inf = skip  # type: ignore[attr-defined]
+            self.optimizer.step()
         # The ramp lets the average forget the initial weights in a short run (as in Tan & Le 2019).
         decay = min(self.config.ema, (1.0 + step) / (10.0 + step))
         self._average(1.0 - decay, skip)
@@ -148,10 +167,16 @@ class TrainingState:
             bucket.weight.copy_(values)
 
     def _moments(self) -> Iterator[tuple[str, Tensor]]:
-        """The optimiser's two moments of each parameter, with their names in a checkpoint."""
+        """AdamW's two moments of its parameters and Muon's momentum, with their names in a checkpoint."""
+        for muon in self.muon:
+            for name, view in muon.bucket.views(muon.momentum).items():
+                yield f"optimizer/{_MOMENTUM}/{name}", view
+        if self.optimizer is None:
+            return
+        rest = [bucket for bucket in self.buckets if not bucket.apart]
         for slot in _SLOTS:
-            buffers = [self.optimizer.state[bucket.weight][slot] for bucket in self.buckets]
-            for name, view in views(self.buckets, buffers).items():
+            buffers = [self.optimizer.state[bucket.weight][slot] for bucket in rest]
+            for name, view in views(rest, buffers).items():
                 yield f"optimizer/{slot}/{name}", view
 
     def tensors(self) -> dict[str, Tensor]:
@@ -180,9 +205,9 @@ class TrainingState:
         self.images_seen = images_seen
         if self.config.skip:
             self.skipped.copy_(tensors[_SKIPPED])
-        for bucket in self.buckets:
+        for moments in {} if self.optimizer is None else self.optimizer.state.values():
             # The optimiser has not seen the steps that were left out.
-            self.optimizer.state[bucket.weight]["step"].copy_(self.step - self.skipped)
+            moments["step"].copy_(self.step - self.skipped)
         if decisions is not None:
             self.dtype = NAMES.get(decisions.get("precision", ""), self.dtype)
             self.compiled = decisions.get("compiled", self.compiled)
