@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 
 from ancestral import checks
 from ancestral.discretized import DiscretizedLogistic, DiscretizedNormal
+from ancestral.discretized_mixture import DiscretizedLogisticMixture
 from ancestral.distributions import Bernoulli, DiagonalNormal, full_precision, soft_clamp
 from ancestral.scaling import Scaling
 from ancestral.spec import DataSpec
@@ -137,6 +138,35 @@ class DiscretizedLogisticLikelihood(ScaleLikelihood):
         """The law over 0 … levels − 1."""
         mean, sigma = self.mean_and_sigma(out)
         return DiscretizedLogistic(mean, sigma, self.levels)
+
+
+class DiscretizedLogisticMixtureLikelihood(Likelihood):
+    """A mixture of ``components`` logistic laws over the bins of the data's levels, for each entry of x.
+
+    The decoder's output is the components' logits, then their means, then their log scales. The means start
+    spread evenly over [−1, 1], and the scales, in the same units, at ``value``.
+    """
+
+    discrete = True
+    spread: Tensor
+
+    def __init__(self, spec: DataSpec, scaling: Scaling, *, components: int = 5, value: float = 0.2) -> None:
+        super().__init__()
+        checks.integer("components", components, low=2, high=1000)
+        checks.number("the value of sigma", value, above=0.0)
+        self.levels = needs_levels("logistic-mixture", spec)
+        self.shape = spec.shape
+        self.components = components
+        self.per_entry = 3 * components
+        self.value = value
+        ones = [1] * len(spec.shape)
+        self.register_buffer("spread", torch.linspace(-1.0, 1.0, components).reshape(-1, *ones))
+
+    def forward(self, out: Tensor) -> Distribution:
+        """The law over 0 … levels − 1."""
+        parts = full_precision(out).reshape(-1, 3, self.components, *self.shape)
+        scale = self.value * soft_clamp(parts[:, 2], 8.0).exp()
+        return DiscretizedLogisticMixture(parts[:, 0], parts[:, 1] + self.spread, scale, self.levels)
 
 
 def needs_levels(name: str, spec: DataSpec) -> int:

@@ -201,6 +201,13 @@ MISFITS = [
     ("vectors", "vae --model.network conv", "use network mlp (or auto)"),
     ("vectors", "vae --binarize dynamic", "real-valued vectors; only integer images can be binarised"),
     ("vectors", "vae --model.likelihood.kind discretized-logistic", "likelihood on real-valued data"),
+    ("vectors", "vae --model.likelihood.kind logistic-mixture", "likelihood on real-valued data"),
+    ("images", "vae --model.likelihood.components 4", "likelihood.kind is 'auto', which has one"),
+    (
+        "images",
+        "vae --model.likelihood.kind logistic-mixture --model.likelihood.sigma shared",
+        "whose sigmas are predicted",
+    ),
 ]
 
 

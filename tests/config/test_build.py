@@ -151,7 +151,7 @@ def test_a_hierarchical_vae(source, posterior, sizes):
     assert isinstance(chain, LadderHVAE if posterior == "top-down" else MarkovHVAE)
 
 
-@pytest.mark.parametrize("kind", ["bernoulli", "discretized-logistic"])
+@pytest.mark.parametrize("kind", ["bernoulli", "discretized-logistic", "logistic-mixture"])
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
 @pytest.mark.parametrize("per_size", [None, (1, 0, 4), (0, 0, 2, 3)], ids=str)
 def test_a_deep_ladder(kind, block, per_size):

@@ -33,6 +33,7 @@ MLP = VAEConfig(network="mlp", hidden=(6,), latent_dims=3)
 CONV = VAEConfig(width=4, latent_dims=3)
 SPLINE = replace(MLP, q="spline", flow=FlowConfig(transforms=1, hidden=(6,), context=2, bins=3))
 FIXED = replace(MLP, likelihood=LikelihoodConfig(kind="discretized-gaussian", sigma="fixed"))
+MIXTURE = replace(MLP, likelihood=LikelihoodConfig(kind="logistic-mixture"))
 LADDER = HVAEConfig(levels=2, width=4, latent_dims=(2,))
 WARMED = replace(LADDER, kl_warmup=9)
 DEEP = HVAEConfig(levels=7, width=16, latent_dims=(2,))
@@ -69,6 +70,10 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
     (FIXED, IMAGES, {"likelihood": LikelihoodConfig(kind="gaussian", sigma="fixed")}),
     (FIXED, IMAGES, {"likelihood": LikelihoodConfig(kind="discretized-gaussian", sigma="shared")}),
     (FIXED, IMAGES, {"likelihood": LikelihoodConfig("discretized-gaussian", "fixed", value=0.5)}),
+    *[
+        (MIXTURE, IMAGES, {"likelihood": replace(MIXTURE.likelihood, **{name: value})})
+        for name, value in {"components": 4, "value": 0.5, "kind": "discretized-logistic"}.items()
+    ],
     (
         LADDER,
         IMAGES,
@@ -277,6 +282,7 @@ OTHER_TRAINING: dict[str, Any] = {
     "seed": 1,
     "learning_rate": 1e-3,
     "warmup": 0,
+    "optimizer": "muon",
     "weight_decay": 5.0,
     "clip": 1e-3,
     "skip": 0.1,
@@ -387,7 +393,12 @@ EVERYTHING: list[ModelConfig] = [
         training_samples=2,
         likelihood=LikelihoodConfig("gaussian", "fixed", 1e10),
     ),
-    HVAEConfig(levels=3, levels_per_size=(1, 0, 2), block="bottleneck"),
+    HVAEConfig(
+        levels=3,
+        levels_per_size=(1, 0, 2),
+        block="bottleneck",
+        likelihood=LikelihoodConfig("logistic-mixture", components=3),
+    ),
     DDPMConfig(
         T=9,
         schedule="sigmoid",

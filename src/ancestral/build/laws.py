@@ -8,6 +8,7 @@ from ancestral.likelihoods import (
     BernoulliLikelihood,
     DiscretizedGaussianLikelihood,
     DiscretizedLogisticLikelihood,
+    DiscretizedLogisticMixtureLikelihood,
     GaussianLikelihood,
     Likelihood,
 )
@@ -24,6 +25,10 @@ def build_likelihood(config: LikelihoodConfig, spec: DataSpec, scaling: Scaling)
         kind = "bernoulli" if spec.levels == 2 else kind
     if kind == "bernoulli":
         return BernoulliLikelihood(spec, scaling)
+    if kind == "logistic-mixture":
+        return DiscretizedLogisticMixtureLikelihood(
+            spec, scaling, components=config.components or 5, value=config.value
+        )
     sigma = config.sigma
     if sigma == "auto":
         sigma = "per-pixel" if spec.levels is None else "predicted"
