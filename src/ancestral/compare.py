@@ -24,7 +24,10 @@ from ancestral.config import (
 from ancestral.data import Dataset
 from ancestral.diffusion import DDPM
 from ancestral.evaluation import (
+    Evaluation,
+    Fitting,
     Ruler,
+    bound_gaps,
     default_levels,
     evaluate,
     save_comparison,
@@ -54,6 +57,9 @@ from ancestral.training.loop import check_fits
 
 IMPORTANCE_T = 10
 """Importance sampling is for chains up to this T: over a thousand levels its weights are useless."""
+GAP_EXAMPLES = 32
+"""To so many test examples q is fitted, to tell the encoder's share of the ELBO's gap from the family's."""
+_FITTING = Fitting(steps=200, learning_rate=0.05, samples=5)
 CURVE_CALLS = (5, 10, 20)
 """The network calls at which a DDPM's samplers are compared: some 170 a sample, in all."""
 _SAMPLES = 64
@@ -246,6 +252,7 @@ def measure(
         "data": folder.config.data.source,
         "split": "test",
         **result.json(),
+        "gaps": _gaps(chain, data, result),
         "parameters": sum(p.numel() for p in chain.parameters()),
         "latent_dims": latent_dims(chain),
         "train_images_per_second": timing[-1]["images_per_second"] if timing else None,
@@ -255,6 +262,14 @@ def measure(
         "sampler_curve": _curve(chain, rulers[0], curve) if rulers and curve is not None else None,
     }
     return Compared(folder.name, chain, figures, samples)
+
+
+def _gaps(chain: Chain, data: Dataset, result: Evaluation) -> dict[str, Any] | None:
+    """Where the ELBO loses, as JSON; None where q is fixed or there is no tighter bound."""
+    if isinstance(chain, MarginalChain) or result.tighter is None or result.tighter.samples == 1:
+        return None
+    n = min(GAP_EXAMPLES, result.n)
+    return bound_gaps(chain, data.test.x[:n], tighter=result.tighter.first(n), fitting=_FITTING).json()
 
 
 def _curve(chain: Chain, ruler: Ruler, path: Path) -> dict[str, Any] | None:

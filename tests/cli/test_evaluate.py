@@ -67,7 +67,7 @@ def test_the_answer_has_these_keys(kind, source, runs, data):
 @pytest.mark.parametrize("kind", ["vae", "hvae"])
 def test_importance_samples_are_told(kind, runs):
     found = answered(runs[f"{kind} on images"], "--bound", "iwae", "--samples", 30, "--n", 5)
-    keys = {"mean", "stderr", "bound", "samples", "effective_samples", "curve"}
+    keys = {"mean", "stderr", "bound", "samples", "effective_samples", "above_one_sample", "curve"}
     assert found["log_likelihood"].keys() == keys
     assert (found["log_likelihood"]["bound"], found["log_likelihood"]["samples"]) == ("iwae", 30)
     assert [point["k"] for point in found["log_likelihood"]["curve"]] == [1, 2, 5, 10, 20, 30]

@@ -99,6 +99,8 @@ def test_a_run(kind, source, tmp_path):
     assert ("denoising" in page.sections) == (kind == "ddpm")
     assert "distances" not in page.sections
     assert "At a glance" in page.text
+    # Where q was learned, whose fault the ELBO's gap is.
+    assert ("fitted to each of them is what amortisation costs" in page.text) == (kind != "ddpm")
     config = json.loads((run / "config.json").read_text())
     assert config["content"] in page.text
     # The figures are those that evaluate gives.
@@ -157,6 +159,17 @@ def test_a_comparison_ends_with_its_report(comparison):
         ]
     # What the page says makes it again is what made it.
     assert f"ancestral compare --data digits --out {out}" in page.text
+    gaps = {kind: figures[kind]["gaps"] for kind in figures}
+    assert gaps["ddpm"] is None
+    for kind in ("vae", "hvae"):
+        assert gaps[kind]["n"] == 32
+        assert gaps[kind]["bounds"][0]["name"] == "ELBO"
+        assert {one["name"] for one in gaps[kind]["bounds"]} == {
+            "ELBO",
+            "ELBO, q fitted",
+            "IWAE-2",
+            "IWAE-4",
+        }
 
 
 def test_a_comparisons_report_is_made_anew_without_measuring(comparison, tmp_path):

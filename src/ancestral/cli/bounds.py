@@ -155,8 +155,10 @@ def _both_lines(both: Any) -> list[str]:
 
 
 def _gap_lines(gaps: Any) -> list[str]:
-    named = (("amortisation", gaps.amortisation, ""), ("family of q", gaps.approximation, ", at least"))
-    return [
-        f"  {name:<15} {gap.mean:12.4f} ± {gap.stderr:.4f} nats of the ELBO's gap{more}"
-        for name, gap, more in named
-    ]
+    def line(name: str, gap: Any, more: str) -> str:
+        return f"  {name:<15} {gap.mean:12.4f} ± {gap.stderr:.4f} nats of the ELBO's gap{more}"
+
+    encoder = line("amortisation", gaps.amortisation, "")
+    if gaps.approximation is None:
+        return [encoder, "  family of q     not told: no bound is above the fitted ELBO; take more --samples"]
+    return [encoder, line("family of q", gaps.approximation, ", at least")]

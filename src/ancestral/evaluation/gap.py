@@ -1,7 +1,10 @@
-"""Where the ELBO loses: ELBO ≤ ELBO of the best q for each example ≤ IWAE-k ≤ log p(x), on the same examples.
+"""Where the ELBO loses, on the same examples: two chains of bounds with the same ends,
 
-The first step is what amortisation costs, i.e. that one encoder serves all examples; the rest is what the
-family of q costs, i.e. that p(z|x) is not in it (Cremer et al. 2018).
+    ELBO ≤ ELBO of the best q for each example ≤ log p(x),     ELBO ≤ IWAE-2 ≤ … ≤ IWAE-K ≤ log p(x).
+
+What fitting q to each example gains is what amortisation costs, i.e. that one encoder serves all examples;
+the rest, up to the tightest bound there is, is what the family of q costs, i.e. that p(z|x) is not in it
+(Cremer et al. 2018). IWAE-k of a small k may lie below the fitted ELBO: then it says nothing of the family.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from ancestral.randomness import own_randomness, reseed
 
 WEIGHED = 500
 """Importance samples an example that stand beside annealed Markov chains."""
+FITTED = "ELBO, q fitted"
+"""The name of that rung."""
 _FITTED = 8
 """Keeps the seed of fitting q apart from others."""
 
@@ -45,34 +50,39 @@ class Rung:
 
 @dataclass(frozen=True)
 class Gaps:
-    """The bounds from the loosest to the tightest, and the two parts of the ELBO's gap, in nats."""
+    """Bounds on log p(x) from the loosest to the tightest, and the two parts of the ELBO's gap, in nats."""
 
     n: int
     rungs: list[Rung]
-    """The ELBO, the ELBO with q fitted to each example, importance-weighted bounds, annealed ones."""
+    """The ELBO first; the ELBO with q fitted to each example, importance-weighted bounds and annealed ones,
+    in the order of their means."""
     amortisation: Estimate
     """What fitting q to each example gains: the encoder's share of the gap."""
-    approximation: Estimate
-    """What is left to the tightest bound: the family's share, at least, as that is a bound still."""
+    approximation: Estimate | None
+    """What is left to the tightest bound: the family's share, at least, as that is a bound still. None where
+    no bound is above the fitted ELBO."""
     fitting: Fitting
 
     @staticmethod
     def of(fitted: Tensor, tighter: list[Tighter], *, fitting: Fitting) -> Gaps:
         """From the fitted ELBO, (n,), and tighter bounds on the same examples, importance-weighted first."""
         first, elbo = tighter[0].curve, tighter[0].curve.values[:, 0]
-        columns = {"ELBO": elbo, "ELBO, q fitted": fitted}
+        columns = {FITTED: fitted}
         columns |= {f"IWAE-{k}": first.values[:, i] for i, k in enumerate(first.counts) if k > 1}
         columns |= {f"AIS-{one.samples}": one.curve.best for one in tighter[1:]}
+        ordered = sorted(columns.items(), key=lambda named: float(named[1].mean()))
         rungs = [
-            Rung(name, Estimate.of(column), Estimate.of(column - elbo)) for name, column in columns.items()
+            Rung(name, Estimate.of(column), Estimate.of(column - elbo))
+            for name, column in [("ELBO", elbo), *ordered]
         ]
-        best = max((one.curve.best for one in tighter), key=lambda values: float(values.mean()))
-        return Gaps(len(elbo), rungs, Estimate.of(fitted - elbo), Estimate.of(best - fitted), fitting)
+        name, best = ordered[-1]
+        approximation = None if name == FITTED else Estimate.of(best - fitted)
+        return Gaps(len(elbo), rungs, Estimate.of(fitted - elbo), approximation, fitting)
 
     @property
     def whole(self) -> float:
         """From the ELBO to the tightest bound, nats."""
-        return self.amortisation.mean + self.approximation.mean
+        return self.rungs[-1].above_elbo.mean
 
     def json(self) -> dict[str, Any]:
         """As in the commands' JSON."""
@@ -80,7 +90,7 @@ class Gaps:
             "n": self.n,
             "bounds": [rung.json() for rung in self.rungs],
             "amortisation": self.amortisation.json(),
-            "approximation": self.approximation.json(),
+            "approximation": None if self.approximation is None else self.approximation.json(),
             "fitting_steps": self.fitting.steps,
         }
 
@@ -128,30 +138,44 @@ def bound_gaps(
 
 
 def save_gaps(path: Path, gaps: Gaps) -> None:
-    """Write the bounds on one axis as a PNG, from the loosest at the bottom to the tightest at the top.
-
-    Bars are 95 % intervals of what is above the ELBO on the same examples; the examples' own spread, which is
-    common to all, is told once. Written whole or not at all.
-    """
+    """Write ``draw_gaps`` of the bounds as a PNG. Written whole or not at all."""
     from matplotlib.figure import Figure
 
-    sheet = Figure(figsize=(7.2, 1.2 + 0.32 * len(gaps.rungs)), layout="constrained")
-    axes = sheet.add_subplot()
-    elbo, places = gaps.rungs[0].bound.mean, range(len(gaps.rungs))
-    means = [rung.bound.mean for rung in gaps.rungs]
-    wide = [1.96 * rung.above_elbo.stderr for rung in gaps.rungs]
-    axes.errorbar(means, places, xerr=wide, fmt="o", color="black", markersize=4, capsize=2)
-    middle, end = elbo + gaps.amortisation.mean, elbo + gaps.whole
-    axes.axvspan(
-        elbo, middle, color="tab:orange", alpha=0.25, label=f"amortisation: {_told(gaps.amortisation)}"
-    )
-    axes.axvspan(
-        middle, end, color="tab:blue", alpha=0.2, label=f"family of q: {_told(gaps.approximation)} or more"
-    )
-    axes.set_yticks(places, [rung.name for rung in gaps.rungs])
-    axes.set_xlabel(f"nats per example; ELBO {_told(gaps.rungs[0].bound)} over n = {gaps.n}")
-    sheet.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+    sheet = Figure(figsize=(7.2, gaps_height(gaps.json())), layout="constrained")
+    draw_gaps(sheet, gaps.json())
     save_figure(path, sheet)
+
+
+def gaps_height(found: dict[str, Any]) -> float:
+    """How high a figure of these bounds is to be, in inches."""
+    return 1.2 + 0.32 * len(found["bounds"])
+
+
+def draw_gaps(figure: Any, found: dict[str, Any]) -> None:
+    """The bounds of ``Gaps.json`` on one axis, from the loosest at the bottom to the tightest at the top.
+
+    Bars are 95 % intervals of what is above the ELBO on the same examples; the examples' own spread, which is
+    common to all, is told once.
+    """
+    axes = figure.add_subplot()
+    rungs = found["bounds"]
+    means, places = [rung["mean"] for rung in rungs], range(len(rungs))
+    wide = [1.96 * rung["above_elbo"]["stderr"] for rung in rungs]
+    axes.errorbar(means, places, xerr=wide, fmt="o", color="black", markersize=4, capsize=2)
+    elbo, middle = means[0], means[0] + found["amortisation"]["mean"]
+    told = f"amortisation: {_words(found['amortisation'])}"
+    axes.axvspan(elbo, middle, color="tab:orange", alpha=0.25, label=told)
+    if found["approximation"] is not None:
+        told = f"family of q: {_words(found['approximation'])} or more"
+        axes.axvspan(middle, means[-1], color="tab:blue", alpha=0.2, label=told)
+    axes.axvline(means[-1], color="black", linewidth=0.8, linestyle="--", label="log p(x) is here or above")
+    axes.set_yticks(places, [rung["name"] for rung in rungs])
+    axes.set_xlabel(f"nats per example; ELBO {_words(rungs[0])} over n = {found['n']}")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+
+
+def _words(found: dict[str, Any]) -> str:
+    return _told(Estimate(found["mean"], found["stderr"]))
 
 
 def _told(estimate: Estimate) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ancestral.evaluation.gap import draw_gaps, gaps_height
 from ancestral.report.images import data_uri
 
 _STYLE: Any = {
@@ -84,6 +85,11 @@ def bounds(models: Mapping[str, Mapping[str, Any]]) -> str:
         axes.legend()
 
     return chart(draw)
+
+
+def gaps(found: dict[str, Any]) -> str:
+    """The bounds on log p(x) on one axis, and the parts of the ELBO's gap."""
+    return chart(lambda figure: draw_gaps(figure, found), high=gaps_height(found))
 
 
 def levels(costs: Sequence[float], *, first: int, xlabel: str) -> str:
