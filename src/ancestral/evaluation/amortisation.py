@@ -63,7 +63,7 @@ def fitted_elbo(
     rows, found = rows_at_once(chain, x, rows), []
     with frozen(chain):
         for some in slices(len(x), rows // fitting.samples):
-            h = _fitted(chain, x[some], fitting)
+            h = fitted_features(chain, x[some], fitting)
             with torch.no_grad():
                 elbo = averaged_elbo(chain, x[some], h, samples=fitting.test_samples, rows=rows)
             found.append(elbo.total.double())
@@ -89,8 +89,8 @@ def check_can_fit(chain: Chain, x: Tensor) -> None:
         )
 
 
-def _fitted(chain: Chain, x: Tensor, fitting: Fitting) -> Features:
-    """The features that give each example its largest ELBO."""
+def fitted_features(chain: Chain, x: Tensor, fitting: Fitting) -> Features:
+    """The features that give each example of x its largest ELBO, all examples at once."""
     with torch.no_grad():
         start = chain.features(x)
     h = map_features(start, lambda part: part.detach().clone().requires_grad_(True))
