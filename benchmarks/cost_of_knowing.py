@@ -4,8 +4,8 @@
 
 RUN is the folder of a trained DDPM on integer data; by default one is trained on digits, with T = 1000 and
 all options at their defaults, for 300 steps. The error is the root mean square, over repeated seeds, of the
-difference from a sweep over all levels on the same 1,000 test images (fewer are gone through several times:
-each has draws of its own every time), in bits/dim. Network calls are those for one image, with its share of
+difference from a sweep over all levels on the same 1,000 test images (where the data have fewer, these are
+gone through several times: each has draws of its own every time), in bits/dim. Network calls are those for one image, with its share of
 the pilot's.
 
 A table of the terms' means and variances at some levels, measured once, predicts both the error of a sweep
@@ -37,7 +37,14 @@ from ancestral.randomness import reseed
 ROOT = Path(__file__).parent.parent
 ASKED, FEWER, IMAGES = 0.005, 20, 1000
 CURVE = (2, 4, 8, 16, 32, 64, 128)
-VERIFIED = (("importance", 4), ("importance", 8), ("low-discrepancy", 8), ("uniform", 8))
+VERIFIED = (
+    ("importance", 4),
+    ("importance", 8),
+    ("low-discrepancy", 8),
+    ("low-discrepancy", 16),
+    ("uniform", 8),
+    ("uniform", 32),
+)
 CPU = torch.device("cpu")
 
 
@@ -213,15 +220,19 @@ def given(path: Path) -> tuple[Any, Any, str]:
     data = ancestral.load_data(
         config.data.source, binarize=config.data.binarize, validation=config.data.validation
     )
-    return ancestral.load_run(path), data, f"{path.name} on {config.data.source}"
+    kind, steps = config.model.kind, config.training.steps
+    name = Path(config.data.source).name
+    chain = ancestral.load_run(path)
+    parameters = sum(p.numel() for p in chain.parameters())
+    return chain, data, f"a {kind} of {parameters:,} parameters on {name}, T = {chain.T}, {steps} steps"
 
 
 def main() -> None:
     """Measure, print, write and draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", nargs="?", type=Path, help="a trained DDPM's folder")
-    parser.add_argument("--n", type=int, default=200, help="different test images, at most")
-    parser.add_argument("--seeds", type=int, default=12, help="repetitions of each estimate")
+    parser.add_argument("--n", type=int, default=IMAGES, help="different test images, at most")
+    parser.add_argument("--seeds", type=int, default=50, help="repetitions of each estimate")
     parser.add_argument("--levels", type=int, default=40, help="levels in the table")
     parser.add_argument("--steps", type=int, default=300, help="of training, where no run is given")
     parser.add_argument("--quick", action="store_true", help="see in seconds that it works; writes nothing")

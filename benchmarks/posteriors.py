@@ -6,8 +6,8 @@
 
 * the same decoder: a VAE of two latent numbers is trained (with a spline posterior, which constrains it
   least), its decoder is kept, and an encoder of each family is trained for it. The gap to log p(x) is had by
-  quadrature: as the encoder leaves it, and with q fitted to each digit by itself, which leaves the family's own
-  share. The picture shows the fitted q over the true posterior;
+  quadrature: as the encoder leaves it, and with q fitted to each digit by itself, which leaves the family's
+  own share. The picture shows the fitted q over the true posterior;
 * the same hierarchy: as above with two levels of two numbers, q from the data upwards and of the family at
   both levels; log p(x) from importance samples of the family with the tightest bound;
 * a decoder of its own: each family is trained from the start with its decoder, as a user would.
