@@ -5,8 +5,8 @@
 RUN is the folder of a trained DDPM on integer data; by default one is trained on digits, with T = 1000 and
 all options at their defaults, for 300 steps. The error is the root mean square, over repeated seeds, of the
 difference from a sweep over all levels on the same 1,000 test images (where the data have fewer, these are
-gone through several times: each has draws of its own every time), in bits/dim. Network calls are those for one image, with its share of
-the pilot's.
+gone through several times: each has draws of its own every time), in bits/dim. Network calls are those for
+one image, with its share of the pilot's.
 
 A table of the terms' means and variances at some levels, measured once, predicts both the error of a sweep
 and the whole curve (lines); repeated estimates verify it (points). The figure asked for is 0.005 bits/dim
