@@ -75,6 +75,15 @@ def test_where_a_figure_stands(value, verdict, shelf):
     assert f"| {verdict} |" in row(shelf, replace(RESULT, value=value))
 
 
+def test_a_figure_worse_than_its_aim_is_behind_it_where_nothing_has_to_be_reached(shelf):
+    path = shelf / "bits-vae" / "recipe.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "figure": {**facts["figure"], "must": None}}))
+    assert "| behind the aim by 11.26 |" in row(shelf, RESULT)
+    assert "| behind the aim by 11.26 (shortened) |" in row(shelf, replace(RESULT, shortened=True))
+    assert "| aim reached |" in row(shelf, replace(RESULT, value=20.0))
+
+
 def test_a_shortened_figure_says_so(shelf):
     short = replace(RESULT, shortened=True, steps=Planned(8000, 4000), samples=Planned(6, 2))
     line = row(shelf, short)

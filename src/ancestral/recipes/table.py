@@ -131,6 +131,8 @@ def _verdict(recipe: Recipe, result: Result, values: dict[str, Result | None], d
         text = f"behind by {result.value - must:.{digits}f}"
     elif must is not None:
         text = "reached" if aim is None else f"reached; {result.value - aim:.{digits}f} from the aim"
+    elif aim is not None:
+        text = f"behind the aim by {result.value - aim:.{digits}f}"
     else:
         text = "our own reference"
     return f"{text} (shortened)" if result.shortened else text
