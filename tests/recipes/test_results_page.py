@@ -105,6 +105,17 @@ def test_a_figure_may_be_relative_to_anothers(shelf, source):
         assert f"| {verdict} |" in row(shelf, replace(other, value=value), "flow")
 
 
+def test_a_recipe_that_is_not_run_here_says_so_in_its_row(shelf):
+    path = shelf / "grey-ddpm" / "recipe.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "not_here": "it takes days."}))
+    assert "| grey-ddpm | a tiny one | – | – | not run here | – | – | – | – |" in page(shelf)
+    assert "grey-ddpm, not run here: it takes days." in page(shelf)
+    # Somebody with the machine for it may have recorded one.
+    bits = replace(RESULT, recipe="grey-ddpm", metric="bits_per_dim", unit="bits/dim", value=1.23456)
+    assert "**1.235 ± 0.043** bits/dim" in row(shelf, bits, "grey-ddpm")
+    assert "not run here" not in page(shelf)
+
+
 def test_a_reference_of_our_own_and_published_figures(shelf):
     bits = replace(RESULT, recipe="grey-ddpm", metric="bits_per_dim", unit="bits/dim", value=1.23456)
     line = row(shelf, bits, "grey-ddpm")

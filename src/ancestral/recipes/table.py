@@ -82,6 +82,8 @@ def _section(table: Table, recipes: Sequence[Recipe]) -> list[str]:
         versions = {result.version for result in values.values() if result and result.machine == machine}
         lines += ["", f"{', '.join(names)}: ancestral {', '.join(sorted(versions))} on {machine}."]
     for recipe in recipes:
+        if recipe.facts.not_here and recipe.result is None:
+            lines += ["", f"{recipe.name}, not run here: {recipe.facts.not_here}"]
         if recipe.facts.note:
             lines += ["", f"{recipe.name}: {recipe.facts.note}"]
     if table.figures:
@@ -96,7 +98,7 @@ def _row(recipe: Recipe, values: dict[str, Result | None]) -> list[str]:
     digits, unit = figure.digits, figure.unit
     targets = [figure.target(figure.must), figure.target(figure.aim)]
     if result is None:
-        return [recipe.name, facts.title, *targets, "not run yet", "–", "–", "–", "–"]
+        return [recipe.name, facts.title, *targets, recipe.status, "–", "–", "–", "–"]
     steps = f"{result.steps.taken:,}"
     if result.steps.taken < result.steps.planned:
         steps += f" of {result.steps.planned:,}"
