@@ -11,7 +11,7 @@ top; in an installed package, a copy of it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -41,6 +41,8 @@ class Needs:
     """Before binarisation."""
     source: str
     """What --data takes, in words."""
+    not_content: dict[str, str] = field(default_factory=dict)
+    """Fingerprints, as of ``Recipe.content``, of data that fit all of this and are other data: their names."""
 
     __pydantic_config__: ClassVar = STRICT
 
