@@ -37,7 +37,10 @@ def test_a_recipe_that_is_not_run_here_says_so(shelf):
     line = call("recipe", "list", "--recipes", shelf).out.splitlines()[2]
     assert line.split() == ["grey-ddpm", "–", "–", "not", "run", "here"]
     facts = json.loads(call("recipe", "list", "--recipes", shelf, "--json").out)
-    assert (facts["grey-ddpm"]["status"], facts["grey-ddpm"]["not_here"]) == ("not run here", "it takes days.")
+    assert (facts["grey-ddpm"]["status"], facts["grey-ddpm"]["not_here"]) == (
+        "not run here",
+        "it takes days.",
+    )
     assert (facts["bits-vae"]["status"], facts["bits-vae"]["not_here"]) == ("not run yet", "")
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from ancestral.build import build_chain
 from ancestral.data import Dataset, content_hash, load_data
 from ancestral.evaluation import log_likelihood
 from ancestral.recipes import Result, Shortened, open_recipe, run_recipe
+from ancestral.recipes.measure import measure
 from ancestral.runs import RunFolder, load_run
+from ancestral.spec import DataSpec
+from tiny import MODELS
 from tiny_recipes import saved
 
 KEYS = {
@@ -58,8 +63,24 @@ def test_bits_per_dim_are_of_the_elbo(shelf, source, tmp_path):
     result = run_recipe(open_recipe("grey-ddpm", shelf), str(source), tmp_path / "run", device="cpu")
     assert result is not None
     assert (result.metric, result.unit, result.binarization) == ("bits_per_dim", "bits/dim", "none")
-    assert result.estimator == "ELBO, 3 random levels an image"
+    assert result.estimator == "ELBO, 3 levels an image, drawn by importance"
     assert result.value == pytest.approx(-result.elbo / (64 * math.log(2.0)))
+
+
+@pytest.mark.parametrize(
+    ("model", "levels", "samples", "words"),
+    [
+        ("ddpm", 3, 1, "ELBO, 3 levels an image, drawn by importance"),
+        ("ddpm", None, 2, "ELBO, 2 sweeps over all levels an image"),
+        ("ladder", None, 1, "ELBO, 1 path an image"),
+        ("ladder", None, 2, "ELBO, 2 paths an image"),
+    ],
+)
+def test_an_estimator_says_how_it_draws(model, levels, samples, words, source):
+    x = load_data(source, binarize="none").test.x
+    figure = replace(open_recipe("cifar10-ladder").facts.figure, levels=levels)
+    chain = build_chain(MODELS[model], DataSpec((1, 8, 8), 17))
+    assert measure(chain, x, figure, samples=samples).estimator == words
 
 
 def test_a_run_that_was_interrupted_goes_on_to_the_same_figure(shelf, source, tmp_path):

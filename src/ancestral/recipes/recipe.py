@@ -42,7 +42,7 @@ class Needs:
     source: str
     """What --data takes, in words."""
     not_content: dict[str, str] = field(default_factory=dict)
-    """Fingerprints, as of ``Recipe.content``, of data that fit all of this and are other data: their names."""
+    """Fingerprints, as of ``Recipe.content``, of other data that fit all of this, and their names."""
 
     __pydantic_config__: ClassVar = STRICT
 

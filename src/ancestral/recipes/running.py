@@ -142,8 +142,8 @@ def check_data(recipe: Recipe, data: Dataset, source: str) -> str:
     content = content_hash(data)
     if content in needs.not_content:
         raise ValueError(
-            f"{source} is {needs.not_content[content]} and not {needs.name}, which {recipe.name} is for. Give "
-            f"{needs.source}."
+            f"{source} is {needs.not_content[content]} and not {needs.name}, which {recipe.name} is for. "
+            f"Give {needs.source}."
         )
     if recipe.content is not None and content != recipe.content:
         raise ValueError(
