@@ -89,6 +89,13 @@ def test_the_original_of_cifar10_is_not_its_jpeg_copy():
     assert set(data.values()) == {"MNIST", "Fashion-MNIST", "CIFAR-10 (JPEG copy)"}
 
 
+@pytest.mark.parametrize("kind", ["ladder", "diffusion"])
+def test_fashion8_is_as_mnist8(kind):
+    fashion, mnist = open_recipe(f"fashion8-{kind}"), open_recipe(f"mnist8-{kind}")
+    assert fashion.facts.title == f"as {mnist.name}"
+    assert (fashion.config.model, fashion.config.training) == (mnist.config.model, mnist.config.training)
+
+
 def test_a_new_option_is_given_its_default(tmp_path):
     path = tmp_path / "one" / "config.json"
     path.parent.mkdir()
