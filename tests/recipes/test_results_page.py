@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +126,21 @@ def test_a_reference_of_our_own_and_published_figures(shelf):
     tables = json.loads((shelf / "published.json").read_text())
     (shelf / "published.json").write_text(json.dumps([{**tables[0], "figures": [figure]}]))
     assert "| M | 9 nats | [a page](https://example.org) |" in page(shelf)
+
+
+def test_every_published_figure_has_its_place_and_unit():
+    tables = json.loads((ROOT / "recipes" / "published.json").read_text(encoding="utf-8"))
+    for table in tables:
+        unit = "nats" if "binarised" in table["title"] else "bits/dim"
+        models = [figure["model"] for figure in table["figures"]]
+        assert len(set(models)) == len(models)
+        for figure in table["figures"]:
+            assert re.fullmatch(rf"(≤ )?\d+\.\d+ {unit}", figure["value"])
+            assert figure["url"].startswith("https://")
+            assert figure["source"]
+    # A copy's figures stand beside no published one.
+    (copy,) = [table for table in tables if table["title"] == "CIFAR-10 (JPEG copy)"]
+    assert copy["figures"] == []
 
 
 def test_a_result_that_was_edited_is_refused_by_name(shelf):
