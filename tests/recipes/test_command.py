@@ -28,6 +28,20 @@ def test_the_list_shows_targets_and_results(shelf, source, tmp_path):
     assert list(facts) == ["bits-vae", "grey-ddpm", "later"]
     assert facts["bits-vae"]["result"] == json.loads((tmp_path / "run" / "result.json").read_text())
     assert facts["grey-ddpm"]["result"] is None
+    assert [facts[name]["status"] for name in facts] == ["recorded", "not run yet", "not run yet"]
+
+
+def test_a_recipe_that_is_not_run_here_says_so(shelf):
+    path = shelf / "grey-ddpm" / "recipe.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "not_here": "it takes days."}))
+    line = call("recipe", "list", "--recipes", shelf).out.splitlines()[2]
+    assert line.split() == ["grey-ddpm", "–", "–", "not", "run", "here"]
+    facts = json.loads(call("recipe", "list", "--recipes", shelf, "--json").out)
+    assert (facts["grey-ddpm"]["status"], facts["grey-ddpm"]["not_here"]) == (
+        "not run here",
+        "it takes days.",
+    )
+    assert (facts["bits-vae"]["status"], facts["bits-vae"]["not_here"]) == ("not run yet", "")
 
 
 def test_the_result_is_printed(shelf, source, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +76,15 @@ def test_where_a_figure_stands(value, verdict, shelf):
     assert f"| {verdict} |" in row(shelf, replace(RESULT, value=value))
 
 
+def test_a_figure_worse_than_its_aim_is_behind_it_where_nothing_has_to_be_reached(shelf):
+    path = shelf / "bits-vae" / "recipe.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "figure": {**facts["figure"], "must": None}}))
+    assert "| behind the aim by 11.26 |" in row(shelf, RESULT)
+    assert "| behind the aim by 11.26 (shortened) |" in row(shelf, replace(RESULT, shortened=True))
+    assert "| aim reached |" in row(shelf, replace(RESULT, value=20.0))
+
+
 def test_a_shortened_figure_says_so(shelf):
     short = replace(RESULT, shortened=True, steps=Planned(8000, 4000), samples=Planned(6, 2))
     line = row(shelf, short)
@@ -96,6 +106,17 @@ def test_a_figure_may_be_relative_to_anothers(shelf, source):
         assert f"| {verdict} |" in row(shelf, replace(other, value=value), "flow")
 
 
+def test_a_recipe_that_is_not_run_here_says_so_in_its_row(shelf):
+    path = shelf / "grey-ddpm" / "recipe.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "not_here": "it takes days."}))
+    assert "| grey-ddpm | a tiny one | – | – | not run here | – | – | – | – |" in page(shelf)
+    assert "grey-ddpm, not run here: it takes days." in page(shelf)
+    # Somebody with the machine for it may have recorded one.
+    bits = replace(RESULT, recipe="grey-ddpm", metric="bits_per_dim", unit="bits/dim", value=1.23456)
+    assert "**1.235 ± 0.043** bits/dim" in row(shelf, bits, "grey-ddpm")
+    assert "not run here" not in page(shelf)
+
+
 def test_a_reference_of_our_own_and_published_figures(shelf):
     bits = replace(RESULT, recipe="grey-ddpm", metric="bits_per_dim", unit="bits/dim", value=1.23456)
     line = row(shelf, bits, "grey-ddpm")
@@ -105,6 +126,21 @@ def test_a_reference_of_our_own_and_published_figures(shelf):
     tables = json.loads((shelf / "published.json").read_text())
     (shelf / "published.json").write_text(json.dumps([{**tables[0], "figures": [figure]}]))
     assert "| M | 9 nats | [a page](https://example.org) |" in page(shelf)
+
+
+def test_every_published_figure_has_its_place_and_unit():
+    tables = json.loads((ROOT / "recipes" / "published.json").read_text(encoding="utf-8"))
+    for table in tables:
+        unit = "nats" if "binarised" in table["title"] else "bits/dim"
+        models = [figure["model"] for figure in table["figures"]]
+        assert len(set(models)) == len(models)
+        for figure in table["figures"]:
+            assert re.fullmatch(rf"(≤ )?\d+\.\d+ {unit}", figure["value"])
+            assert figure["url"].startswith("https://")
+            assert figure["source"]
+    # A copy's figures stand beside no published one.
+    (copy,) = [table for table in tables if table["title"] == "CIFAR-10 (JPEG copy)"]
+    assert copy["figures"] == []
 
 
 def test_a_result_that_was_edited_is_refused_by_name(shelf):

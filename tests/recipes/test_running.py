@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from ancestral.data import load_data
+from ancestral.build import build_chain
+from ancestral.data import Dataset, content_hash, load_data
 from ancestral.evaluation import log_likelihood
 from ancestral.recipes import Result, Shortened, open_recipe, run_recipe
+from ancestral.recipes.measure import measure
 from ancestral.runs import RunFolder, load_run
+from ancestral.spec import DataSpec
+from tiny import MODELS
 from tiny_recipes import saved
 
 KEYS = {
     **{"recipe": str, "metric": str, "value": float, "stderr": float, "unit": str, "n": int, "data": str},
     **{"binarization": str, "estimator": str, "seed": int, "evaluation_seed": int, "seconds": float},
     **{"evaluation_seconds": float, "machine": str, "parameters": int, "version": str, "shortened": bool},
-    **{"steps": dict, "samples": dict, "elbo": float},
+    **{"steps": dict, "samples": dict, "elbo": float, "content": str},
 }
+
+
+def load(source: Path) -> Dataset:
+    """The data as the tiny VAE's recipe reads them."""
+    return load_data(source, binarize="dynamic", validation=0.1)
 
 
 def test_a_run_leaves_its_figure(shelf, source, tmp_path):
@@ -32,6 +42,7 @@ def test_a_run_leaves_its_figure(shelf, source, tmp_path):
     assert {name: type(value) for name, value in facts.items()} == KEYS
     assert Result.read(out / "result.json") == result
     assert recipe.result is None  # not asked to record it
+    assert result.content == recipe.content == content_hash(load(source))
     chain = load_run(out)
     assert result.parameters == sum(p.numel() for p in chain.parameters())
     assert (result.metric, result.unit, result.n, result.data) == ("nll", "nats", 12, "Blobs")
@@ -42,7 +53,7 @@ def test_a_run_leaves_its_figure(shelf, source, tmp_path):
     assert facts["samples"] == {"planned": 6, "taken": 6}
     # Importance sampling gains on the ELBO, and with very many samples it gains more.
     assert result.value < -result.elbo
-    x = load_data(source, binarize="dynamic", validation=0.1).test.x
+    x = load(source).test.x
     many = -float(log_likelihood(chain, x, samples=3000).mean())
     assert many < result.value + 3.0 * result.stderr
     assert result.value < 64 * math.log(2.0) * 1.2
@@ -52,8 +63,24 @@ def test_bits_per_dim_are_of_the_elbo(shelf, source, tmp_path):
     result = run_recipe(open_recipe("grey-ddpm", shelf), str(source), tmp_path / "run", device="cpu")
     assert result is not None
     assert (result.metric, result.unit, result.binarization) == ("bits_per_dim", "bits/dim", "none")
-    assert result.estimator == "ELBO, 3 random levels an image"
+    assert result.estimator == "ELBO, 3 levels an image, drawn by importance"
     assert result.value == pytest.approx(-result.elbo / (64 * math.log(2.0)))
+
+
+@pytest.mark.parametrize(
+    ("model", "levels", "samples", "words"),
+    [
+        ("ddpm", 3, 1, "ELBO, 3 levels an image, drawn by importance"),
+        ("ddpm", None, 2, "ELBO, 2 sweeps over all levels an image"),
+        ("ladder", None, 1, "ELBO, 1 path an image"),
+        ("ladder", None, 2, "ELBO, 2 paths an image"),
+    ],
+)
+def test_an_estimator_says_how_it_draws(model, levels, samples, words, source):
+    x = load_data(source, binarize="none").test.x
+    figure = replace(open_recipe("cifar10-ladder").facts.figure, levels=levels)
+    chain = build_chain(MODELS[model], DataSpec((1, 8, 8), 17))
+    assert measure(chain, x, figure, samples=samples).estimator == words
 
 
 def test_a_run_that_was_interrupted_goes_on_to_the_same_figure(shelf, source, tmp_path):
@@ -132,6 +159,32 @@ def test_other_data_are_refused(shelf, tmp_path):
         with pytest.raises(ValueError, match=message):
             run_recipe(recipe, str(path), tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
+
+
+def test_data_known_to_be_others_are_refused_by_name(shelf, tmp_path):
+    """Also where the recipe's own fingerprint is not known, as of data that were not to be had."""
+    copy, unknown = saved(tmp_path / "copy.npz", seed=1), saved(tmp_path / "unknown.npz", seed=2)
+    folder = shelf / "bits-vae"
+    config, facts = (json.loads((folder / name).read_text()) for name in ("config.json", "recipe.json"))
+    facts["data"]["not_content"] = {content_hash(load(copy)): "the copy of Blobs"}
+    (folder / "config.json").write_text(json.dumps({**config, "content": ""}))
+    (folder / "recipe.json").write_text(json.dumps(facts))
+    recipe = open_recipe("bits-vae", shelf)
+    with pytest.raises(ValueError, match=r"copy.npz is the copy of Blobs and not Blobs.*Give blobs"):
+        run_recipe(recipe, str(copy), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+    result = run_recipe(recipe, str(unknown), tmp_path / "run", device="cpu")
+    assert result is not None
+    assert result.content == content_hash(load(unknown))
+
+
+def test_a_result_from_before_fingerprints_is_read(shelf, source, tmp_path):
+    run_recipe(open_recipe("bits-vae", shelf), str(source), tmp_path / "run", device="cpu")
+    path = tmp_path / "run" / "result.json"
+    facts = json.loads(path.read_text())
+    del facts["content"]
+    path.write_text(json.dumps(facts))
+    assert Result.read(path).content is None
 
 
 def test_another_run_is_not_gone_on_with(shelf, source, tmp_path):

@@ -73,10 +73,27 @@ def test_its_result_is_of_it(name):
     figure = recipe.facts.figure
     assert (result.recipe, result.metric, result.unit) == (name, figure.metric, figure.unit)
     assert result.n == recipe.facts.data.test
+    assert result.content in (None, recipe.content)
     assert (result.steps.planned, result.samples.planned) == (recipe.config.training.steps, figure.samples)
     assert result.shortened == (
         result.steps.taken < result.steps.planned or result.samples.taken < result.samples.planned
     )
+
+
+def test_the_original_of_cifar10_is_not_its_jpeg_copy():
+    original, copy = open_recipe("cifar10-original-diffusion"), open_recipe("cifar10-diffusion")
+    assert original.facts.data.not_content == {copy.content: "CIFAR-10 (JPEG copy)"}
+    # A fingerprint is of data as they are read: both recipes must read them alike.
+    assert replace(original.config.data, source="") == replace(copy.config.data, source="")
+    data = {recipe.content: recipe.facts.data.name for recipe in open_recipes() if recipe.content}
+    assert set(data.values()) == {"MNIST", "Fashion-MNIST", "CIFAR-10 (JPEG copy)"}
+
+
+@pytest.mark.parametrize("kind", ["ladder", "diffusion"])
+def test_fashion8_is_as_mnist8(kind):
+    fashion, mnist = open_recipe(f"fashion8-{kind}"), open_recipe(f"mnist8-{kind}")
+    assert fashion.facts.title == f"as {mnist.name}"
+    assert (fashion.config.model, fashion.config.training) == (mnist.config.model, mnist.config.training)
 
 
 def test_a_new_option_is_given_its_default(tmp_path):

@@ -108,13 +108,16 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
         "below": figure.below,
         "lacks": recipe.facts.lacks,
         "command": recipe.facts.command,
+        "status": recipe.status,
+        "not_here": recipe.facts.not_here,
+        "note": recipe.facts.note,
         "result": None if result is None else result.json(),
     }
 
 
 def _not_run(recipe: Recipe) -> str:
     lacks = recipe.facts.lacks
-    return f"not run yet (needs {', '.join(lacks)})" if lacks else "not run yet"
+    return f"{recipe.status} (needs {', '.join(lacks)})" if lacks else recipe.status
 
 
 def in_words(result: Result, digits: int) -> str:

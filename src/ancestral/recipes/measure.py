@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ancestral.chain import Chain
 from ancestral.data import Examples
 from ancestral.evaluation import Estimate, evaluate
 from ancestral.evaluation.bounds import Progress
 from ancestral.recipes.recipe import Figure
+
+_DRAWN = {"uniform": "uniformly", "low-discrepancy": "evenly", "importance": "by importance"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,13 @@ def measure(
             "bits/dim of a density: the decoder's law is not one over the data's levels. Use a likelihood "
             "such as discretized-logistic."
         )
-    words = f"ELBO, {samples} path{'' if samples == 1 else 's'} an image"
-    if figure.levels is not None:
-        words = f"ELBO, {figure.levels} random levels an image"
-    return Measured(found.bits_per_dim, words, found.n, found.elbo.mean, found.seconds)
+    return Measured(found.bits_per_dim, _in_words(found.estimator), found.n, found.elbo.mean, found.seconds)
+
+
+def _in_words(estimator: dict[str, Any]) -> str:
+    """How an ELBO was estimated, from ``Evaluation.estimator``."""
+    if estimator["name"] == "sampled":
+        return f"ELBO, {estimator['levels']} levels an image, drawn {_DRAWN[estimator['draws']]}"
+    number, name = estimator["samples"], estimator["name"]
+    of = " over all levels" if name == "sweep" else ""
+    return f"ELBO, {number} {name}{'' if number == 1 else 's'}{of} an image"

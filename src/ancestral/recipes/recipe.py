@@ -11,7 +11,7 @@ top; in an installed package, a copy of it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -41,6 +41,8 @@ class Needs:
     """Before binarisation."""
     source: str
     """What --data takes, in words."""
+    not_content: dict[str, str] = field(default_factory=dict)
+    """Fingerprints, as of ``Recipe.content``, of other data that fit all of this, and their names."""
 
     __pydantic_config__: ClassVar = STRICT
 
@@ -103,6 +105,8 @@ class Facts:
     """Options it needs that this version does not have yet: until then it is not run."""
     note: str
     """What a reader has to know beside the figure; may be empty."""
+    not_here: str = ""
+    """Why it is not run on our machines, though this version can; empty for one that is, or will be."""
 
     __pydantic_config__: ClassVar = STRICT
 
@@ -134,9 +138,16 @@ class Recipe:
 
     @property
     def result(self) -> Result | None:
-        """The recorded result; None when it was not run yet."""
+        """The recorded result; None where there is none (see ``status``)."""
         path = self.path / "result.json"
         return Result.read(path) if path.is_file() else None
+
+    @property
+    def status(self) -> str:
+        """recorded, not run here, or not run yet."""
+        if self.result is not None:
+            return "recorded"
+        return "not run here" if self.facts.not_here else "not run yet"
 
 
 def open_recipes(folder: Path = SHELF) -> list[Recipe]:

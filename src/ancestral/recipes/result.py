@@ -53,6 +53,8 @@ class Result:
     samples: Planned
     elbo: float
     """Nats per example, larger is better: beside an nll, what importance sampling gained."""
+    content: str | None = None
+    """Fingerprint of the data, as of ``data.content_hash``; None in results from before it was written."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 

@@ -81,7 +81,7 @@ def run_recipe(
     if record:
         _check_record(recipe, less)
     dataset = load_configured(planned.data, source=data)
-    check_data(recipe, dataset, data)
+    content = check_data(recipe, dataset, data)
     config = replace(
         planned,
         data=replace(planned.data, source=data),
@@ -114,6 +114,7 @@ def run_recipe(
         steps=steps,
         samples=samples,
         elbo=found.elbo,
+        content=content,
     )
     result.write(out / "result.json")
     if record:
@@ -121,8 +122,8 @@ def run_recipe(
     return result
 
 
-def check_data(recipe: Recipe, data: Dataset, source: str) -> None:
-    """Refuse data that the recipe is not for, and say in what they differ."""
+def check_data(recipe: Recipe, data: Dataset, source: str) -> str:
+    """The data's fingerprint. Refuses data that the recipe is not for, and says in what they differ."""
     needs = recipe.facts.data
     held = 0 if data.validation is None else len(data.validation)
     found: dict[str, object] = {
@@ -138,11 +139,18 @@ def check_data(recipe: Recipe, data: Dataset, source: str) -> None:
                 f"{source} is not {needs.name}, which {recipe.name} is for: its {what} are {there}, and it "
                 f"must have {wanted[what]}. Give {needs.source}."
             )
-    if recipe.content is not None and content_hash(data) != recipe.content:
+    content = content_hash(data)
+    if content in needs.not_content:
+        raise ValueError(
+            f"{source} is {needs.not_content[content]} and not {needs.name}, which {recipe.name} is for. "
+            f"Give {needs.source}."
+        )
+    if recipe.content is not None and content != recipe.content:
         raise ValueError(
             f"{source} is not {needs.name}, which {recipe.name} is for: as many examples of the same shape, "
             f"but other values or another order. Give {needs.source}."
         )
+    return content
 
 
 def binarization(data: DataConfig) -> str:

@@ -82,6 +82,8 @@ def _section(table: Table, recipes: Sequence[Recipe]) -> list[str]:
         versions = {result.version for result in values.values() if result and result.machine == machine}
         lines += ["", f"{', '.join(names)}: ancestral {', '.join(sorted(versions))} on {machine}."]
     for recipe in recipes:
+        if recipe.facts.not_here and recipe.result is None:
+            lines += ["", f"{recipe.name}, not run here: {recipe.facts.not_here}"]
         if recipe.facts.note:
             lines += ["", f"{recipe.name}: {recipe.facts.note}"]
     if table.figures:
@@ -96,7 +98,7 @@ def _row(recipe: Recipe, values: dict[str, Result | None]) -> list[str]:
     digits, unit = figure.digits, figure.unit
     targets = [figure.target(figure.must), figure.target(figure.aim)]
     if result is None:
-        return [recipe.name, facts.title, *targets, "not run yet", "–", "–", "–", "–"]
+        return [recipe.name, facts.title, *targets, recipe.status, "–", "–", "–", "–"]
     steps = f"{result.steps.taken:,}"
     if result.steps.taken < result.steps.planned:
         steps += f" of {result.steps.planned:,}"
@@ -131,6 +133,8 @@ def _verdict(recipe: Recipe, result: Result, values: dict[str, Result | None], d
         text = f"behind by {result.value - must:.{digits}f}"
     elif must is not None:
         text = "reached" if aim is None else f"reached; {result.value - aim:.{digits}f} from the aim"
+    elif aim is not None:
+        text = f"behind the aim by {result.value - aim:.{digits}f}"
     else:
         text = "our own reference"
     return f"{text} (shortened)" if result.shortened else text
