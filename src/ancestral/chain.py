@@ -37,7 +37,8 @@ from ancestral import checks
 from ancestral.elbo import Elbo, Loss, Reweighting
 from ancestral.features import Features as Features
 from ancestral.features import repeat_features
-from ancestral.objectives import check_objective, dreg_loss, iwae_loss, objective_name
+from ancestral.objectives import check_backward, check_objective, dreg_loss, iwae_loss, objective_name
+from ancestral.resampled import resampled_loss
 from ancestral.spec import DataSpec
 
 
@@ -92,11 +93,13 @@ class Chain(nn.Module, ABC):
         reweighting: Reweighting = Reweighting(),  # noqa: B008
         training_samples: int = 1,
         objective: str = "elbo",
+        backward_samples: int | None = None,
     ) -> None:
         super().__init__()
         checks.integer("T, the number of latent levels,", T, low=1)
         checks.integer("training_samples", training_samples, low=1)
         check_objective(objective, reweighting)
+        check_backward(objective, backward_samples, samples=training_samples)
         self.T = T
         self.spec = spec
         self.reweighting = reweighting
@@ -105,13 +108,14 @@ class Chain(nn.Module, ABC):
         self.kl_weight: Tensor | None
         self.register_buffer("kl_weight", torch.ones(()) if reweighting.kl_warmup else None, persistent=False)
         self.objective = objective
+        self.backward_samples = backward_samples
 
     @property
     def loss_name(self) -> str:
         """What ``training_loss`` is called in reports."""
         if self.objective == "elbo":
             return self.reweighting.name
-        return objective_name(self.objective, self.training_samples)
+        return objective_name(self.objective, self.training_samples, self.backward_samples)
 
     @property
     def discrete(self) -> bool:
@@ -240,8 +244,12 @@ class Chain(nn.Module, ABC):
         """An unbiased estimate of the batch mean of −ELBO, re-weighted where ``reweighting`` says so.
 
         ``training_samples`` paths are drawn for each example. With ``objective`` "iwae" or "dreg" it is
-        of the importance-weighted bound of that many draws (``objectives``).
+        of the importance-weighted bound of that many draws (``objectives``), with the gradient of
+        ``backward_samples`` of them where that is given (``resampled``).
         """
+        if self.backward_samples is not None:
+            doubly, k = self.objective == "dreg", self.training_samples
+            return resampled_loss(self, x, samples=k, kept=self.backward_samples, doubly=doubly)
         if self.objective == "iwae":
             return iwae_loss(self, x, samples=self.training_samples)
         if self.objective == "dreg":

@@ -55,6 +55,7 @@ class MarkovHVAE(BottomUpChain):
         reweighting: Reweighting = Reweighting(),  # noqa: B008
         training_samples: int = 1,
         objective: str = "elbo",
+        backward_samples: int | None = None,
     ) -> None:
         super().__init__(
             len(latent_dims),
@@ -62,6 +63,7 @@ class MarkovHVAE(BottomUpChain):
             reweighting=reweighting,
             training_samples=training_samples,
             objective=objective,
+            backward_samples=backward_samples,
         )
         at_least_two_levels(self.T)
         if not len(ups) == len(downs) == self.T - 1:
@@ -150,6 +152,7 @@ class LadderHVAE(Chain):
         reweighting: Reweighting = Reweighting(),  # noqa: B008
         training_samples: int = 1,
         objective: str = "elbo",
+        backward_samples: int | None = None,
     ) -> None:
         super().__init__(
             len(latent_shapes),
@@ -157,6 +160,7 @@ class LadderHVAE(Chain):
             reweighting=reweighting,
             training_samples=training_samples,
             objective=objective,
+            backward_samples=backward_samples,
         )
         at_least_two_levels(self.T)
         if not len(posteriors) == len(top_downs) == len(priors) + 1 == self.T:

@@ -89,9 +89,24 @@ def check_objective(objective: str, reweighting: Reweighting) -> None:
         )
 
 
-def objective_name(objective: str, samples: int) -> str:
+def check_backward(objective: str, kept: int | None, *, samples: int) -> None:
+    """Refuse a number of draws for the backward pass that is more than there are, or without weights."""
+    if kept is None:
+        return
+    checks.integer("backward_samples", kept, low=1, high=samples)
+    if objective == "elbo":
+        raise ValueError(
+            f"backward_samples is {kept} with objective 'elbo', which has no weights to choose draws by. "
+            "Leave it out, or use objective 'iwae' or 'dreg'."
+        )
+
+
+def objective_name(objective: str, samples: int, kept: int | None = None) -> str:
     """What reports call the importance-weighted objectives."""
-    return f"negative IWAE-{samples} bound" + (", DReG gradient" if objective == "dreg" else "")
+    gradient = ", DReG gradient" if objective == "dreg" else ""
+    return f"negative IWAE-{samples} bound{gradient}" + (
+        "" if kept is None else f" of {kept} draws by weight"
+    )
 
 
 def iwae_loss(chain: Paths, x: Tensor, *, samples: int) -> Loss:
@@ -105,7 +120,7 @@ def iwae_loss(chain: Paths, x: Tensor, *, samples: int) -> Loss:
     log_weight = -torch.stack(list(costs.values())).sum(dim=0).unflatten(0, (len(x), samples))
     bound = log_weight.logsumexp(dim=1) - math.log(samples)
     latent = torch.stack([cost for t, cost in costs.items() if t > 0]).sum(dim=0)
-    return Loss(-bound.mean(), _terms(log_weight, costs[0], prior=costs[chain.T], latent=latent))
+    return Loss(-bound.mean(), reported_terms(log_weight, costs[0], prior=costs[chain.T], latent=latent))
 
 
 def dreg_loss(chain: Paths, x: Tensor, *, samples: int) -> Loss:
@@ -116,19 +131,21 @@ def dreg_loss(chain: Paths, x: Tensor, *, samples: int) -> Loss:
     read of other latents. ``features`` are computed once and may have it, and so may p.
     """
     h = repeat_features(chain.features(x), samples)
-    drawn = {link.t: link.value for link in _latents(chain.path(x, h), chain.T)}
+    drawn = {link.t: link.value for link in latents(chain.path(x, h), chain.T)}
     *z, message = _WeightedAgain.apply(*(drawn[t] for t in range(1, chain.T + 1)))
-    log_q, log_q_top = _log_q_in_z(chain, x, h=h, z=z)
+    log_q, log_q_top = log_q_in_z(chain, x, h=h, z=z)
     log_prior, log_likelihood = chain.log_joint(x, z)
     log_weight = (log_prior + log_likelihood - log_q).unflatten(0, (len(x), samples))
     bound = _LogMeanExp.apply(log_weight, message)
     latent = (log_q - log_prior).detach()
     # One level's term is all there is of a VAE; else p's law of the top is asked once more, for the record.
     prior = latent if chain.T == 1 else log_q_top - chain.p_top(len(z[-1])).log_prob(z[-1]).detach()
-    return Loss(-bound.mean(), _terms(log_weight, -log_likelihood, prior=prior, latent=latent))
+    return Loss(-bound.mean(), reported_terms(log_weight, -log_likelihood, prior=prior, latent=latent))
 
 
-def _terms(log_weight: Tensor, reconstruction: Tensor, *, prior: Tensor, latent: Tensor) -> dict[str, Tensor]:
+def reported_terms(
+    log_weight: Tensor, reconstruction: Tensor, *, prior: Tensor, latent: Tensor
+) -> dict[str, Tensor]:
     """The terms of the ELBO, averaged over all draws alike, and how many draws carry the weight.
 
     ``log_weight`` is (n, k), the others (n · k,); ``latent`` is the cost of all levels with the top's,
@@ -144,7 +161,7 @@ def _terms(log_weight: Tensor, reconstruction: Tensor, *, prior: Tensor, latent:
     }
 
 
-def _latents(path: Iterator[Level], T: int) -> list[Level]:
+def latents(path: Iterator[Level], T: int) -> list[Level]:
     """The links of the latents, in the order drawn. Whatever follows the last is not computed."""
     links: list[Level] = []
     while len(links) < T:
@@ -154,7 +171,7 @@ def _latents(path: Iterator[Level], T: int) -> list[Level]:
     return links
 
 
-def _log_q_in_z(chain: Paths, x: Tensor, *, h: Any, z: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def log_q_in_z(chain: Paths, x: Tensor, *, h: Any, z: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """log q(z_{1:T}|x) and that of z_T alone, (n,), as functions of z: no gradient reaches a parameter.
 
     Returns the value and a linear function of z that is 0 here and has log q's gradient.
@@ -162,7 +179,7 @@ def _log_q_in_z(chain: Paths, x: Tensor, *, h: Any, z: Sequence[Tensor]) -> tupl
 
     def log_q(*z: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         logs: dict[int, Tensor] = {}
-        for link in _latents(chain.path(x, h, z=z), chain.T):
+        for link in latents(chain.path(x, h, z=z), chain.T):
             assert link.q is not None
             logs[link.t] = link.q.log_prob(link.value)
         total = torch.stack(list(logs.values())).sum(dim=0)

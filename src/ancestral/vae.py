@@ -49,6 +49,7 @@ class VAE(Chain):
         reweighting: Reweighting = Reweighting(),  # noqa: B008
         training_samples: int = 1,
         objective: str = "elbo",
+        backward_samples: int | None = None,
     ) -> None:
         super().__init__(
             1,
@@ -56,6 +57,7 @@ class VAE(Chain):
             reweighting=reweighting,
             training_samples=training_samples,
             objective=objective,
+            backward_samples=backward_samples,
         )
         checks.integer("latent_dims", latent_dims, low=1)
         self.encoder = encoder

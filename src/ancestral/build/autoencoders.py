@@ -79,6 +79,7 @@ def build_vae(config: VAEConfig, spec: DataSpec, scaling: Scaling) -> VAE:
         reweighting=_reweighting(config),
         training_samples=config.training_samples,
         objective=config.objective,
+        backward_samples=config.backward_samples,
     )
 
 
@@ -109,6 +110,7 @@ def build_markov(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> Markov
         reweighting=_reweighting(config),
         training_samples=config.training_samples,
         objective=config.objective,
+        backward_samples=config.backward_samples,
     )
 
 
@@ -134,6 +136,7 @@ def build_ladder(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> Ladder
         reweighting=_reweighting(config),
         training_samples=config.training_samples,
         objective=config.objective,
+        backward_samples=config.backward_samples,
     )
     chain.start.data.copy_(parts.start)
     return chain

@@ -126,6 +126,9 @@ class VAEConfig:
     objective: Objective = "elbo"
     """elbo: its mean over the k draws. iwae: the importance-weighted bound of k draws (of one, the elbo with
     log-ratios for KLs). dreg: the same bound, with a gradient that a large k does not drown in noise."""
+    backward_samples: int | None = None
+    """iwae, dreg: the gradient through so many of the k draws, chosen by their weights: the same on average,
+    for about 1/3 + so many/k of the time. By default through all."""
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
 
     __pydantic_config__: ClassVar = STRICT
@@ -198,6 +201,9 @@ class HVAEConfig:
     objective: Objective = "elbo"
     """elbo: its mean over the k paths. iwae: the importance-weighted bound of k paths (of one, the elbo with
     log-ratios for KLs). dreg: the same bound, with a gradient that a large k does not drown in noise."""
+    backward_samples: int | None = None
+    """iwae, dreg: the gradient through so many of the k draws, chosen by their weights: the same on average,
+    for about 1/3 + so many/k of the time. By default through all."""
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
 
     __pydantic_config__: ClassVar = STRICT
@@ -275,6 +281,13 @@ class HVAEConfig:
 
 def _check_objective(config: VAEConfig | HVAEConfig) -> None:
     checks.one_of("objective", config.objective, get_args(Objective))
+    if config.backward_samples is not None:
+        checks.integer("backward_samples", config.backward_samples, low=1, high=config.training_samples)
+        if config.objective == "elbo":
+            raise ValueError(
+                f"backward_samples is {config.backward_samples} and objective is 'elbo', which has no "
+                "weights to choose draws by. Leave it out, or use objective iwae or dreg."
+            )
     if config.objective != "elbo":
         if config.objective == "dreg" and config.q in ("iaf", "spline"):
             raise ValueError(

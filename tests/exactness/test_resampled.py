@@ -1,0 +1,102 @@
+"""Importance-weighted losses through a few chosen draws: the same value, and the same gradient on average."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from ancestral.config import HVAEConfig, VAEConfig
+from ancestral.objectives import dreg_loss, iwae_loss
+from ancestral.resampled import chosen, resampled_loss
+from weighted import TINY, each_toy, gradient, tiny, toy
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+WHOLE = {False: iwae_loss, True: dreg_loss}
+each_model = pytest.mark.parametrize("model", TINY.values(), ids=TINY.keys())
+each_gradient = pytest.mark.parametrize("doubly", [False, True], ids=["iwae", "dreg"])
+
+
+@each_gradient
+@each_model
+def test_the_value_and_terms_are_those_of_all_draws(model, doubly):
+    chain, x = tiny(model)
+    torch.manual_seed(3)
+    expected = WHOLE[doubly](chain, x, samples=6)
+    torch.manual_seed(3)
+    found = resampled_loss(chain, x, samples=6, kept=2, doubly=doubly)
+    torch.testing.assert_close(found.value, expected.value)
+    torch.testing.assert_close(found.terms, expected.terms)
+
+
+@each_gradient
+@each_model
+def test_the_gradient_has_the_same_mean(model, doubly):
+    """At the same draws of z, over many choices among them, and over examples."""
+    chain, x = tiny(model)
+    xs = x.repeat(30, 1)
+    differences = []
+    for seed in range(60):
+        torch.manual_seed(seed)
+        whole = gradient(chain, WHOLE[doubly](chain, xs, samples=5))
+        torch.manual_seed(seed)
+        differences.append(
+            gradient(chain, resampled_loss(chain, xs, samples=5, kept=2, doubly=doubly)) - whole
+        )
+    stacked = torch.stack(differences)
+    z = stacked.mean(dim=0) / (stacked.std(dim=0) / math.sqrt(len(stacked)) + 1e-12)
+    assert float(z.abs().max()) < 5.0
+    assert 0.2 < float(z.square().mean()) < 2.0
+
+
+@each_gradient
+@each_toy
+def test_of_equal_weights_each_draw_is_taken_once(name, doubly):
+    """At the exact posterior as many choices as draws are the whole gradient, draw by draw."""
+    chain, data = toy(name)
+    x = data.sample((5,)) + 0.5
+    torch.manual_seed(1)
+    expected = gradient(chain, WHOLE[doubly](chain, x, samples=7))
+    torch.manual_seed(1)
+    found = gradient(chain, resampled_loss(chain, x, samples=7, kept=7, doubly=doubly))
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
+
+
+def test_draws_are_chosen_by_their_weights():
+    share = torch.tensor([[0.5, 0.25, 0.125, 0.125], [0.0, 1.0, 0.0, 0.0]]).repeat(3000, 1)
+    torch.manual_seed(0)
+    rows = chosen(share, 3)
+    assert rows.shape == (18_000,)
+    example, draw = rows.reshape(-1, 3) // 4, rows.reshape(-1, 3) % 4
+    assert torch.equal(example, torch.arange(6000)[:, None].expand(-1, 3))
+    counts = torch.nn.functional.one_hot(draw, 4).sum(dim=1)
+    assert (counts >= (3 * share).floor()).all()
+    assert (counts <= (3 * share).ceil()).all()
+    mean = counts[::2].double().mean(dim=0)
+    torch.testing.assert_close(mean, 3 * share[0], rtol=0, atol=4 * 0.5 / math.sqrt(3000))
+
+
+def test_which_chains_take_it():
+    options = {"objective": "dreg", "training_samples": 4, "backward_samples": 2}
+    for model in (
+        VAEConfig(hidden=(3,), latent_dims=2, **options),
+        HVAEConfig(levels=2, posterior="bottom-up", hidden=(3,), latent_dims=(2, 1), **options),
+        HVAEConfig(levels=2, width=3, latent_dims=(2, 1), **options),
+    ):
+        chain, x = tiny(model)
+        assert chain.loss_name == "negative IWAE-4 bound, DReG gradient of 2 draws by weight"
+        torch.manual_seed(2)
+        loss = chain.training_loss(x)
+        torch.manual_seed(2)
+        ours = gradient(chain, resampled_loss(chain, x, samples=4, kept=2, doubly=True))
+        torch.testing.assert_close(gradient(chain, loss), ours)
+
+
+@pytest.mark.parametrize("config", [VAEConfig, HVAEConfig])
+def test_mistakes(config):
+    with pytest.raises(ValueError, match="backward_samples is 2 and objective is 'elbo'"):
+        config(training_samples=4, backward_samples=2)
+    with pytest.raises(ValueError, match="backward_samples is 5; it must be"):
+        config(objective="iwae", training_samples=4, backward_samples=5)
