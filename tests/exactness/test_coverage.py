@@ -5,25 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from ancestral.evaluation import Estimate, importance_curve
+from ancestral.evaluation import importance_curve
 from ancestral.schedules import Schedule
+from covering import REPETITIONS, coverage, is_95_percent
 from gaussian_ddpm import expected_terms, gaussian_ddpm
 from linear_gaussian import LinearVAE
 from toys import randn, spd
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-REPETITIONS, EXAMPLES = 1000, 200
-
-
-def coverage(values: Tensor, expected: float) -> float:
-    """The share of repetitions, of as many values each, whose interval has ``expected`` in it."""
-    estimates = [Estimate.of(part) for part in values.chunk(REPETITIONS)]
-    assert len(estimates) == REPETITIONS
-    return sum(abs(one.mean - expected) < 1.96 * one.stderr for one in estimates) / REPETITIONS
+EXAMPLES = 200
 
 
 def bounds_by_quadrature(vae: LinearVAE) -> tuple[float, float]:
@@ -52,7 +45,7 @@ def test_importance_weighted_bounds_are_covered():
     x = vae.law.sample((REPETITIONS * EXAMPLES,))
     curve = importance_curve(vae, x, samples=2)
     for column, expected in zip(curve.values.T, (one, two), strict=True):
-        assert 0.93 < coverage(column, expected) < 0.97
+        assert is_95_percent(coverage(column, expected))
         # And would not cover a value that is half a standard error off as often.
         assert coverage(column, expected + 0.1) < 0.93
 
@@ -63,7 +56,7 @@ def test_the_elbo_of_several_latents_is_covered():
     x = vae.law.sample((REPETITIONS * EXAMPLES,))
     expected = -float(vae.law.entropy()) - vae.gap
     for samples in (1, 3):
-        assert 0.93 < coverage(vae.elbo(x, samples=samples).total, expected) < 0.97
+        assert is_95_percent(coverage(vae.elbo(x, samples=samples).total, expected))
 
 
 @pytest.mark.parametrize("levels", [None, 1, 4])
@@ -74,4 +67,4 @@ def test_sampled_and_swept_bounds_of_a_marginal_chain_are_covered(levels):
     # Weighting up one level in four makes long tails: intervals of 200 examples cover 92 %.
     x = MultivariateNormal(mean, covariance).sample((REPETITIONS * (1000 if levels == 1 else EXAMPLES),))
     totals = (ddpm.elbo(x) if levels is None else ddpm.elbo_sampled(x, levels=levels)).total
-    assert 0.93 < coverage(totals, expected_terms(ddpm, mean, covariance).total) < 0.97
+    assert is_95_percent(coverage(totals, expected_terms(ddpm, mean, covariance).total))
