@@ -95,6 +95,8 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "likelihood": LikelihoodConfig(kind="gaussian"),
         },
     ),
+    (replace(MLP, objective="dreg", training_samples=4), IMAGES, {"backward_samples": 2}),
+    (replace(LADDER, objective="iwae", training_samples=4), IMAGES, {"backward_samples": 2}),
     (WARMED, IMAGES, {"kl_balance": True, "kl_warmup": 8}),
     (DEEP, IMAGES, {"levels": 8, "levels_per_size": (0, 3, 4), "blocks": 2, "width": 8, "block": "basic"}),
     (replace(LADDER, q="iaf"), IMAGES, {"flow": FlowConfig(transforms=3), "q": "spline"}),
@@ -148,7 +150,7 @@ SINGLE = [
 
 
 def mark(model: ModelConfig, data: Dataset) -> tuple[Any, ...]:
-    """What can be told from outside: the parameters' shapes, and the loss of a batch with fixed draws."""
+    """What can be told from outside: the parameters' shapes, a batch's loss with fixed draws, its gradient."""
     torch.manual_seed(0)
     chain: Chain = built(model, data).train()
     chain.at_step(0)
@@ -157,8 +159,10 @@ def mark(model: ModelConfig, data: Dataset) -> tuple[Any, ...]:
             # Layers that start at zero would hide what lies before them.
             parameter.add_(0.05 * torch.randn(parameter.shape))
     torch.manual_seed(1)
-    loss = chain.training_loss(data.train.x[:8]).value.detach()
-    return chain.T, [(name, tuple(p.shape)) for name, p in chain.named_parameters()], float(loss)
+    loss = chain.training_loss(data.train.x[:8]).value
+    slopes = torch.autograd.grad(loss, list(chain.parameters()), materialize_grads=True)
+    shapes = [(name, tuple(p.shape)) for name, p in chain.named_parameters()]
+    return chain.T, shapes, float(loss.detach()), sum(float(slope.square().sum()) for slope in slopes)
 
 
 @pytest.mark.parametrize(("base", "data", "change"), SINGLE)
@@ -356,8 +360,8 @@ def test_every_option_of_the_data_changes_a_run(plain, place, tmp_path):
 
 
 EVERYTHING: list[ModelConfig] = [
-    VAEConfig(objective="iwae", training_samples=50),
-    HVAEConfig(objective="dreg", training_samples=50),
+    VAEConfig(objective="iwae", training_samples=50, backward_samples=5),
+    HVAEConfig(objective="dreg", training_samples=50, backward_samples=5),
     VAEConfig(
         latent_dims=5,
         q="spline",
