@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,17 @@ TRAINING = TrainingConfig(
     sample_every=4,
     checkpoint_every=2,
 )
+
+
+def small(kind: str, data: Dataset) -> dict[str, Any]:
+    """Options of size that the networks of a kind (a vae, ladder, bottom-up or ddpm) read for these data."""
+    image = data.spec.is_image
+    return {
+        "vae": {"width": 4} if image else {"hidden": (5,)},
+        "ladder": {"width": 4},
+        "bottom-up": {"hidden": (5,)} | ({"width": 4} if image else {}),
+        "ddpm": {"channels": (4,)} if image else {"width": 6},
+    }[kind]
 
 
 def with_dropout(model: ModelConfig) -> ModelConfig:

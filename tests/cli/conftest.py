@@ -13,9 +13,14 @@ SHORT = ("--steps", 3, "--batch-size", 8, "--validation", 0.2, "--device", "cpu"
 TINY = {
     "vae": ("vae", "--model.network", "mlp", "--model.hidden", 8, "--model.latent-dims", 3),
     "hvae": ("hvae", "--model.levels", 2, "--model.width", 4, "--model.latent-dims", 2),
-    "ddpm": ("ddpm", "--model.T", 12, "--model.channels", 4, "--model.blocks", 1, "--model.width", 8),
+    "ddpm": ("ddpm", "--model.T", 12, "--model.blocks", 1),
 }
 """The model of each kind, for images and vectors."""
+OF_DATA = {
+    "images": {"vae": (), "hvae": (), "ddpm": ("--model.channels", 4)},
+    "vectors": {"vae": (), "hvae": (), "ddpm": ("--model.width", 8)},
+}
+"""More options, that are read for these data."""
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +37,7 @@ def runs(data, tmp_path_factory) -> dict[str, Path]:
     for source, path in data.items():
         for kind, options in TINY.items():
             out = folder / f"{kind}-{source}"
-            answer = call("train", *options, "--data", path, "--out", out, *SHORT)
+            answer = call("train", *options, *OF_DATA[source][kind], "--data", path, "--out", out, *SHORT)
             assert answer.status == 0, answer.err
             made[f"{kind} on {source}"] = out
     return made

@@ -22,21 +22,12 @@ from tiny import images
 STEPS = 6
 OPTIONS = (
     *("--steps", STEPS, "--batch-size", 8, "--validation", 0.2, "--device", "cpu", "--seed", 1),
-    *(
-        "--vae.width",
-        4,
-        "--vae.latent-dims",
-        3,
-        "--hvae.levels",
-        2,
-        "--hvae.width",
-        4,
-        "--hvae.latent-dims",
-        2,
-    ),
-    *("--ddpm.T", 12, "--ddpm.channels", 4, "--ddpm.blocks", 1, "--ddpm.width", 8),
+    *("--vae.latent-dims", 3, "--hvae.levels", 2, "--hvae.width", 4, "--hvae.latent-dims", 2),
+    *("--ddpm.T", 12, "--ddpm.blocks", 1),
     *("--n", 10, "--importance-samples", 20),
 )
+OF_IMAGES = ("--vae.width", 4, "--ddpm.channels", 4)
+OF_VECTORS = ("--vae.hidden", 8, "--ddpm.width", 8)
 OBJECT = {
     *("model", "data", "split", "n", "dims", "elbo", "bits_per_dim", "terms", "matching_per_level"),
     *("log_likelihood", "network_calls_per_image", "estimator", "seconds"),
@@ -52,7 +43,9 @@ MEASURED = {"seconds", "train_images_per_second", "sample_images_per_second"}
 
 
 def compare(out: Path, source: str, *options: object) -> Answer:
-    return call("compare", "--data", source, "--out", out, *OPTIONS, *options)
+    vectors = source == "swiss-roll" or source.endswith(".npy")
+    size = OF_VECTORS if vectors else OF_IMAGES
+    return call("compare", "--data", source, "--out", out, *OPTIONS, *size, *options)
 
 
 def figures(out: Path) -> dict[str, Any]:
@@ -264,7 +257,7 @@ def test_all_test_examples_and_sampled_levels(data, tmp_path):
 
 def test_an_interrupted_comparison_is_gone_on_with(compared, data, tmp_path):
     out, log, chosen = tmp_path / "out", tmp_path / "log", ("--models", "vae", "hvae")
-    process = start("compare", "--data", data["images"], "--out", out, *OPTIONS, *chosen, log=log)
+    process = start("compare", "--data", data["images"], "--out", out, *OPTIONS, *OF_IMAGES, *chosen, log=log)
     assert wait_for(process, (out / "hvae" / "metrics.jsonl").exists), log.read_text()
     assert process.pid is not None
     os.kill(process.pid, signal.SIGINT)

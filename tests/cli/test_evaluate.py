@@ -119,8 +119,10 @@ def test_the_curve_is_told_to_a_person(runs):
         ("vae", ("--bounds-picture", "a.png"), "say --bound iwae with 2 samples or more, or --bound ais"),
         ("vae", ("--bound", "iwae", "--samples", 1, "--bounds-picture", "a.png"), "with 2 samples or more"),
         ("vae", ("--bound", "ais", "--bounds-picture", "a.pdf"), "--bounds-picture is a.pdf; it must end in"),
+        ("vae", ("--levels", "all"), "levels is all, for a VAE: its ELBO is of whole paths"),
         ("ddpm", ("--bound", "ais"), "bound is ais for a DDPM: each of its gradients would take all T = 12"),
-        ("ddpm", ("--bound", "iwae", "--bounds-picture", "a.png"), "q of a DDPM is fixed"),
+        ("ddpm", ("--bound", "iwae"), "the usual 5000 of them 60000 an image. Say how many samples"),
+        ("ddpm", ("--bound", "iwae", "--samples", 5, "--bounds-picture", "a.png"), "q of a DDPM is fixed"),
     ],
     ids=str,
 )
@@ -175,10 +177,10 @@ def test_levels_of_a_ddpm(runs):
     many = answered(run, "--levels", 200)
     assert many["elbo"]["mean"] == pytest.approx(swept["elbo"]["mean"], rel=0.05)
     for kind in ("vae", "hvae"):
-        answer = call("evaluate", runs[f"{kind} on images"], "--levels", 3)
-        assert answer.status == 2
-        assert "levels is 3" in answer.message
-        assert answered(runs[f"{kind} on images"], "--levels", "all")["n"] == 12
+        for levels in (3, "all"):
+            answer = call("evaluate", runs[f"{kind} on images"], "--levels", levels)
+            assert answer.status == 2
+            assert f"levels is {levels}" in answer.message
 
 
 def test_estimators_of_a_ddpm(runs):
@@ -458,3 +460,7 @@ def test_continuous_time_is_evaluated_from_levels_at_random_and_has_no_sweep(dat
         answer = call("evaluate", run, *option, "--device", "cpu")
         assert answer.status == 2
         assert "continuous time, which has no levels to sweep over" in answer.message
+    for bound in ("iwae", "ais"):
+        answer = call("evaluate", run, "--bound", bound, "--samples", 2)
+        assert answer.status == 2
+        assert f"bound is {bound} for a ContinuousDDPM" in answer.message

@@ -202,6 +202,32 @@ MISFITS = [
     ("vectors", "vae --binarize dynamic", "real-valued vectors; only integer images can be binarised"),
     ("vectors", "vae --model.likelihood.kind discretized-logistic", "likelihood on real-valued data"),
     ("vectors", "vae --model.likelihood.kind logistic-mixture", "likelihood on real-valued data"),
+    (
+        "images",
+        "ddpm --model.width 8",
+        "width is 8 and network is 'unet' on images, which has no such",
+    ),
+    (
+        "vectors",
+        "ddpm --model.channels 8",
+        "the data are vectors, whose network is a residual mlp, which",
+    ),
+    ("images", "ddpm --model.gamma 3", "gamma is 3.0 and loss is 'vlb'"),
+    (
+        "images",
+        "ddpm --model.schedule cosine --model.last-log-snr -5",
+        "last_log_snr is -5.0 and schedule is 'cosine', which has no such option; leave it out, or use",
+    ),
+    ("images", "vae --model.hidden 8", "hidden is (8,) and network is 'auto', for images conv, which has no"),
+    ("images", "vae --model.network mlp --model.width 8", "width is 8 and network is 'mlp'"),
+    ("vectors", "vae --model.width 8", "width is 8 and the data are vectors, whose network is an mlp"),
+    ("images", "hvae --model.hidden 8", "hidden is (8,) and posterior is 'top-down'"),
+    ("images", "hvae --model.posterior bottom-up --model.blocks 2", "blocks is 2 and posterior is"),
+    (
+        "images",
+        "vae --binarize threshold --model.likelihood.sigma shared",
+        "the data have 2 levels, whose likelihood is bernoulli, which has no such option",
+    ),
     ("images", "vae --model.likelihood.components 4", "likelihood.kind is 'auto', which has one"),
     (
         "images",

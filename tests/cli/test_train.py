@@ -53,7 +53,6 @@ MODELS = {
             network="mlp",
             hidden=(6, 5),
             activation="relu",
-            width=4,
             dropout=0.1,
             beta=0.5,
             free_bits=0.25,
@@ -61,7 +60,7 @@ MODELS = {
             likelihood=LikelihoodConfig("gaussian", "shared", 0.5),
         ),
         "--model.latent-dims 3 --model.network mlp --model.hidden 6 5 --model.activation relu "
-        "--model.width 4 --model.dropout 0.1 --model.beta 0.5 --model.free-bits 0.25 "
+        "--model.dropout 0.1 --model.beta 0.5 --model.free-bits 0.25 "
         "--model.training-samples 2 --model.likelihood.kind gaussian "
         "--model.likelihood.sigma shared --model.likelihood.value 0.5",
     ),
@@ -72,7 +71,6 @@ MODELS = {
             latent_dims=(4, 3),
             hidden=(),
             width=4,
-            blocks=2,
             dropout=0.1,
             beta=0.5,
             free_bits=0.25,
@@ -80,13 +78,12 @@ MODELS = {
             likelihood=LikelihoodConfig("bernoulli"),
         ),
         "--model.levels 2 --model.posterior bottom-up --model.latent-dims 4 3 --model.hidden --model.width 4 "
-        "--model.blocks 2 --model.dropout 0.1 --model.beta 0.5 --model.free-bits 0.25 "
+        "--model.dropout 0.1 --model.beta 0.5 --model.free-bits 0.25 "
         "--model.training-samples 2 --model.likelihood.kind bernoulli",
     ),
     "ddpm": (
         DDPMConfig(
             T=9,
-            schedule="sigmoid",
             first_log_snr=5.0,
             last_log_snr=-5.0,
             prediction="noise",
@@ -96,12 +93,11 @@ MODELS = {
             channels=(4, 8),
             blocks=1,
             attention=(4,),
-            width=6,
             dropout=0.1,
         ),
-        "--model.T 9 --model.schedule sigmoid --model.first-log-snr 5 --model.last-log-snr -5 "
+        "--model.T 9 --model.first-log-snr 5 --model.last-log-snr -5 "
         "--model.prediction noise --model.variance posterior --model.loss min-snr --model.gamma 3 "
-        "--model.channels 4 8 --model.blocks 1 --model.attention 4 --model.width 6 --model.dropout 0.1",
+        "--model.channels 4 8 --model.blocks 1 --model.attention 4 --model.dropout 0.1",
     ),
 }
 WEIGHTED = (
@@ -110,9 +106,18 @@ WEIGHTED = (
     "--model.objective dreg",
 )
 TRANSFORMER = (
-    DDPMConfig(T=9, network="transformer", width=8, blocks=2, heads=2, patch=4, positions="learned"),
-    "--model.T 9 --model.network transformer --model.width 8 --model.blocks 2 --model.heads 2 "
-    "--model.patch 4 --model.positions learned",
+    DDPMConfig(
+        T=9,
+        schedule="sigmoid",
+        network="transformer",
+        width=8,
+        blocks=2,
+        heads=2,
+        patch=4,
+        positions="learned",
+    ),
+    "--model.T 9 --model.schedule sigmoid --model.network transformer --model.width 8 --model.blocks 2 "
+    "--model.heads 2 --model.patch 4 --model.positions learned",
 )
 
 

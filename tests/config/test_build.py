@@ -28,7 +28,7 @@ from ancestral.networks.deep_ladder import Bottleneck
 from ancestral.networks.ladder import Residual
 from ancestral.training import TrainingState, train
 from ancestral.vae import VAE
-from tiny import built, images, vectors
+from tiny import built, images, small, vectors
 
 DATA = {
     "2 numbers": vectors(40, dims=2),
@@ -73,7 +73,8 @@ def works(model: ModelConfig, data: Dataset, *, steps: int | None = None) -> Cha
 @pytest.mark.parametrize("network", ["auto", "mlp", "conv"])
 def test_a_vae(source, network):
     data = DATA[source]
-    model = VAEConfig(network=network, hidden=(5,), width=4, latent_dims=3)
+    size = {"hidden": (5,)} if network == "mlp" else small("vae", data)
+    model = VAEConfig(network=network, latent_dims=3, **size)
     if network == "conv" and not data.spec.is_image:
         with pytest.raises(ValueError, match="network is 'conv' and the data are vectors"):
             works(model, data)
@@ -86,11 +87,17 @@ def test_a_vae(source, network):
 def test_a_posterior_of_each_family(source, q):
     data = DATA[source]
     flow = FlowConfig() if q in ("diagonal", "full") else FlowConfig(hidden=(6,), context=2)
-    common = {"q": q, "flow": flow, "width": 4}
+    common = {"q": q, "flow": flow}
     for model in (
-        VAEConfig(hidden=(5,), latent_dims=3, **common),
-        HVAEConfig(levels=2, latent_dims=(3, 1), **common),
-        HVAEConfig(levels=3, posterior="bottom-up", hidden=(5,), latent_dims=(3, 2, 1), **common),
+        VAEConfig(latent_dims=3, **common, **small("vae", data)),
+        HVAEConfig(levels=2, latent_dims=(3, 1), **common, **small("ladder", data)),
+        HVAEConfig(
+            levels=3,
+            posterior="bottom-up",
+            latent_dims=(3, 2, 1),
+            **common,
+            **small("bottom-up", data),
+        ),
     ):
         chain = works(model, data)
         laws = [chain.posterior] if isinstance(chain, VAE) else list(chain.laws)
@@ -131,7 +138,7 @@ def test_the_likelihood_that_fits_the_data(source):
 
 
 def test_bernoulli_needs_bits():
-    model = VAEConfig(likelihood=LikelihoodConfig(kind="bernoulli"), width=4)
+    model = VAEConfig(likelihood=LikelihoodConfig(kind="bernoulli"), latent_dims=2)
     works(model, DATA["8x8 bits"])
     for source, kind in (("8x8", "integers of 17 levels"), ("2 numbers", "real-valued")):
         with pytest.raises(
@@ -145,7 +152,8 @@ def test_bernoulli_needs_bits():
 @pytest.mark.parametrize("sizes", [(2, None), (2, (3,)), (3, (4, 3, 2)), (6, (2,))], ids=str)
 def test_a_hierarchical_vae(source, posterior, sizes):
     levels, latent_dims = sizes
-    model = HVAEConfig(levels=levels, posterior=posterior, latent_dims=latent_dims, hidden=(5,), width=4)
+    size = small("ladder" if posterior == "top-down" else "bottom-up", DATA[source])
+    model = HVAEConfig(levels=levels, posterior=posterior, latent_dims=latent_dims, **size)
     chain = works(model, DATA[source])
     assert levels == chain.T
     assert isinstance(chain, LadderHVAE if posterior == "top-down" else MarkovHVAE)
@@ -217,7 +225,7 @@ def test_24_levels_train(source, block):
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid", "log-linear", "learned"])
 @pytest.mark.parametrize("T", [1, 2, 21])
 def test_a_ddpm(source, schedule, T):
-    model = DDPMConfig(T=T, schedule=schedule, channels=(4,), blocks=1, width=6)
+    model = DDPMConfig(T=T, schedule=schedule, blocks=1, **small("ddpm", DATA[source]))
     if schedule == "linear" and T == 2:
         with pytest.raises(ValueError, match="every beta_t must be in"):
             works(model, DATA[source])
@@ -235,9 +243,8 @@ def test_a_ddpm(source, schedule, T):
 @pytest.mark.parametrize("variance", ["beta", "posterior", "learned"])
 @pytest.mark.parametrize("loss", ["simple", "vlb", "min-snr", "hybrid"])
 def test_what_a_ddpm_learns(source, prediction, variance, loss):
-    model = DDPMConfig(
-        T=3, prediction=prediction, variance=variance, loss=loss, channels=(4,), blocks=1, width=6
-    )
+    size = small("ddpm", DATA[source])
+    model = DDPMConfig(T=3, prediction=prediction, variance=variance, loss=loss, blocks=1, **size)
     untrained = variance == "learned" and loss in ("simple", "min-snr")
     if untrained or (loss == "hybrid" and variance != "learned"):
         message = "gives it no gradient" if untrained else "only trains a learned variance"
@@ -251,7 +258,8 @@ def test_what_a_ddpm_learns(source, prediction, variance, loss):
 @pytest.mark.parametrize("schedule", ["log-linear", "learned"])
 @pytest.mark.parametrize("sampling", ["uniform", "even", "importance"])
 def test_a_ddpm_of_continuous_time(source, schedule, sampling):
-    model = DDPMConfig(T="continuous", schedule=schedule, sampling=sampling, channels=(4,), blocks=1, width=6)
+    size = small("ddpm", DATA[source])
+    model = DDPMConfig(T="continuous", schedule=schedule, sampling=sampling, blocks=1, **size)
     chain = works(model, DATA[source], steps=3)
     assert isinstance(chain, ContinuousDDPM)
     assert chain.continuous
@@ -365,6 +373,8 @@ def test_a_bottom_up_posterior_may_be_of_mlps_of_the_sizes_of_each_level():
         works(replace(model, network="conv"), DATA["6 numbers"])
     with pytest.raises(ValueError, match="network is 'mlp' and posterior is 'top-down'"):
         replace(model, posterior="top-down")
+    with pytest.raises(ValueError, match=r"first_hidden is \(7, 6\) and network is 'conv'"):
+        built(replace(model, network="conv"), DATA["8x8 bits"])
 
 
 def test_blocks_and_dropout_reach_every_part():

@@ -38,6 +38,7 @@ LADDER = HVAEConfig(levels=2, width=4, latent_dims=(2,))
 WARMED = replace(LADDER, kl_warmup=9)
 DEEP = HVAEConfig(levels=7, width=16, latent_dims=(2,))
 MARKOV = HVAEConfig(levels=2, posterior="bottom-up", width=4, hidden=(5,), latent_dims=(3,))
+MARKOV_MLP = replace(MARKOV, width=48)
 UNET = DDPMConfig(T=6, channels=(4, 8), blocks=1)
 TRANSFORMER = DDPMConfig(T=6, network="transformer", width=16, blocks=1)
 TIME_MLP = DDPMConfig(T=6, blocks=1, width=6)
@@ -50,7 +51,6 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
         {
             "latent_dims": 4,
             "q": "full",
-            "network": "conv",
             "hidden": (7,),
             "activation": "tanh",
             "dropout": 0.5,
@@ -66,7 +66,8 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
         for name, value in {"transforms": 2, "hidden": (7,), "context": 3, "bins": 4}.items()
     ],
     (replace(SPLINE, flow=FlowConfig()), IMAGES, {"q": "iaf"}),
-    (CONV, IMAGES, {"width": 8, "dropout": 0.5, "network": "mlp"}),
+    (CONV, IMAGES, {"width": 8, "dropout": 0.5}),
+    (replace(CONV, width=32), IMAGES, {"network": "mlp"}),
     (FIXED, IMAGES, {"likelihood": LikelihoodConfig(kind="gaussian", sigma="fixed")}),
     (FIXED, IMAGES, {"likelihood": LikelihoodConfig(kind="discretized-gaussian", sigma="shared")}),
     (FIXED, IMAGES, {"likelihood": LikelihoodConfig("discretized-gaussian", "fixed", value=0.5)}),
@@ -102,8 +103,12 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
     (replace(LADDER, q="iaf"), IMAGES, {"flow": FlowConfig(transforms=3), "q": "spline"}),
     (LADDER, VECTORS, {"width": 8, "blocks": 2, "latent_dims": (1, 2)}),
     (MARKOV, IMAGES, {"hidden": (6,), "width": 8, "dropout": 0.5, "latent_dims": (3, 2), "beta": 2.0}),
-    (MARKOV, IMAGES, {"network": "mlp"}),
-    (MARKOV, VECTORS, {"hidden": (6,), "levels": 3, "first_hidden": (6, 7), "activation": "tanh"}),
+    (MARKOV_MLP, IMAGES, {"network": "mlp"}),
+    (
+        MARKOV_MLP,
+        VECTORS,
+        {"hidden": (6,), "levels": 3, "first_hidden": (6, 7), "activation": "tanh"},
+    ),
     (
         UNET,
         IMAGES,
@@ -128,7 +133,6 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
         TRANSFORMER,
         IMAGES,
         {
-            "network": "unet",
             "width": 32,
             "blocks": 2,
             "heads": 2,
@@ -138,6 +142,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "dropout": 0.5,
         },
     ),
+    (replace(TRANSFORMER, width=128), IMAGES, {"network": "unet"}),
     (MIN_SNR, IMAGES, {"gamma": 0.5}),
     (UNET, IMAGES, {"T": "continuous", "schedule": "learned"}),
     (TIME_MLP, VECTORS, {"width": 8, "blocks": 2, "dropout": 0.5, "prediction": "data", "fourier": (1,)}),
@@ -150,7 +155,7 @@ SINGLE = [
 
 
 def mark(model: ModelConfig, data: Dataset) -> tuple[Any, ...]:
-    """What can be told from outside: the parameters' shapes, a batch's loss with fixed draws, its gradient."""
+    """What can be told from outside: the parameters' shapes, a batch's loss for given draws, its gradient."""
     torch.manual_seed(0)
     chain: Chain = built(model, data).train()
     chain.at_step(0)
@@ -175,6 +180,75 @@ def test_every_option_of_a_model_changes_it(base, data, change):
 def test_every_option_of_a_model_is_looked_at(kind):
     changed = {name for base, _, changes in CHANGES if isinstance(base, kind) for name in changes}
     assert changed == {field.name for field in dataclasses.fields(kind)}
+
+
+BITS = images(40, binarize="threshold")
+LAWS = {
+    f"likelihood.{name}": {"likelihood": LikelihoodConfig(**{name: value})}
+    for name, value in {"sigma": "shared", "value": 0.5}.items()
+}
+OTHERS: dict[type, dict[str, dict[str, Any]]] = {
+    VAEConfig: {
+        "hidden": {"hidden": (7,)},
+        "activation": {"activation": "tanh"},
+        "width": {"width": 6},
+        **LAWS,
+    },
+    HVAEConfig: {
+        "levels_per_size": {"levels_per_size": (1, 1)},
+        "hidden": {"hidden": (7,)},
+        "first_hidden": {"first_hidden": (7,)},
+        "activation": {"activation": "tanh"},
+        "width": {"width": 6},
+        "block": {"block": "bottleneck"},
+        "blocks": {"blocks": 2},
+        **LAWS,
+    },
+    DDPMConfig: {
+        "first_log_snr": {"first_log_snr": 2.0},
+        "last_log_snr": {"last_log_snr": -7.0},
+        "gamma": {"gamma": 0.5},
+        "channels": {"channels": (6,)},
+        "blocks": {"blocks": 2},
+        "attention": {"attention": (8,)},
+        "heads": {"heads": 4},
+        "patch": {"patch": 4},
+        "positions": {"positions": "learned"},
+        "width": {"width": 16},
+    },
+}
+"""Options that some networks, schedules, losses or laws read and others do not."""
+BASES: list[ModelConfig] = [
+    *(VAEConfig(network=network, latent_dims=3) for network in ("auto", "mlp", "conv")),
+    *(HVAEConfig(levels=2, posterior=posterior, latent_dims=(2,)) for posterior in ("top-down", "bottom-up")),
+    HVAEConfig(levels=2, posterior="bottom-up", network="mlp", latent_dims=(2,)),
+    *(DDPMConfig(T=12, schedule=schedule) for schedule in ("cosine", "sigmoid", "learned", "log-linear")),
+    DDPMConfig(T=12, loss="min-snr", variance="beta"),
+    DDPMConfig(T=12, network="transformer"),
+    DDPMConfig(T="continuous"),
+]
+
+
+@pytest.mark.parametrize("data", [IMAGES, BITS, VECTORS], ids=["images", "bits", "vectors"])
+@pytest.mark.parametrize("base", BASES, ids=[f"{i}-{base.kind}" for i, base in enumerate(BASES)])
+def test_an_option_that_would_not_be_read_is_refused(base, data):
+    """Whatever is not refused changes the model."""
+    try:
+        plain = mark(base, data)
+    except ValueError as error:
+        assert "the data are vectors" in str(error)  # noqa: PT017
+        return
+    refused = set()
+    for name, change in OTHERS[type(base)].items():
+        try:
+            changed = mark(replace(base, **change), data)
+        except ValueError as error:
+            assert f"{name} is " in str(error) or "the data are vectors" in str(error)  # noqa: PT017
+            assert "eave it out" in str(error)  # noqa: PT017
+            refused.add(name)
+        else:
+            assert changed != plain, name
+    assert refused != set(OTHERS[type(base)])
 
 
 @pytest.mark.parametrize(
@@ -369,7 +443,6 @@ EVERYTHING: list[ModelConfig] = [
         network="mlp",
         hidden=(7, 6),
         activation="gelu",
-        width=3,
         dropout=0.25,
         beta=1 / 3,
         free_bits=0.1,
@@ -377,6 +450,7 @@ EVERYTHING: list[ModelConfig] = [
         training_samples=2,
         likelihood=LikelihoodConfig("discretized-gaussian", "shared", 0.7),
     ),
+    VAEConfig(width=3),
     HVAEConfig(
         levels=4,
         posterior="bottom-up",
@@ -387,8 +461,6 @@ EVERYTHING: list[ModelConfig] = [
         hidden=(),
         first_hidden=(9,),
         activation="relu",
-        width=3,
-        blocks=2,
         dropout=1e-9,
         beta=2.5,
         free_bits=0.1,
@@ -401,11 +473,13 @@ EVERYTHING: list[ModelConfig] = [
         levels=3,
         levels_per_size=(1, 0, 2),
         block="bottleneck",
+        width=32,
+        blocks=2,
         likelihood=LikelihoodConfig("logistic-mixture", components=3),
     ),
     DDPMConfig(
         T=9,
-        schedule="sigmoid",
+        schedule="learned",
         first_log_snr=1 / 3,
         last_log_snr=-1.0,
         prediction="mean",
@@ -417,11 +491,10 @@ EVERYTHING: list[ModelConfig] = [
         blocks=3,
         attention=(8, 4),
         heads=2,
-        width=5,
         fourier=(-1, 2),
         dropout=0.9,
     ),
-    DDPMConfig(T="continuous", network="transformer", patch=4, positions="learned"),
+    DDPMConfig(T="continuous", network="transformer", patch=4, positions="learned", width=5),
 ]
 """With no option at its default, among those of one kind."""
 

@@ -11,6 +11,7 @@ from torch.distributions import MultivariateNormal
 
 from ancestral import evaluation
 from ancestral.chain import Chain
+from ancestral.diffusion import ContinuousDDPM, LogLinear
 from ancestral.distributions import DiagonalNormal, standard_normal
 from ancestral.evaluation import Annealing, Estimate, Evaluation, evaluate, log_likelihood
 from ancestral.likelihoods import DiscretizedLogisticLikelihood
@@ -294,6 +295,25 @@ def test_mistakes():
     for name in ("samples", "rows"):
         with pytest.raises(ValueError, match=f"{name} is 0"):
             log_likelihood(chain, x, **{name: 0})
+
+
+def test_bounds_that_a_chain_of_closed_form_marginals_does_not_have(monkeypatch):
+    """Refused before any work; where each path takes T calls, only their number is asked for."""
+    x, schedule = torch.zeros(2, 2), Schedule.linear(6, first=0.1, last=0.6)
+    ddpm = gaussian_ddpm(schedule, torch.zeros(2), torch.eye(2))
+    assert evaluate(ddpm, x, bound="iwae", samples=3).tighter.samples == 3
+    spec = DataSpec((2,))
+    limit = ContinuousDDPM(
+        ddpm.network, schedule=LogLinear(6, first=5.0, last=-4.0), scaling=Scaling(spec), spec=spec
+    )
+    monkeypatch.setattr("ancestral.evaluation.bounds.batches", None)
+    with pytest.raises(ValueError, match=r"bound is ais for a DDPM: each .* all T = 6 levels"):
+        evaluate(ddpm, x, bound="ais", samples=1)
+    with pytest.raises(ValueError, match=r"T = 6 network calls, and the usual 5000 of them 30000 an image"):
+        evaluate(ddpm, x, bound="iwae")
+    for bound in ("iwae", "ais"):
+        with pytest.raises(ValueError, match=rf"bound is {bound} for a ContinuousDDPM: .* another model"):
+            evaluate(limit, x, bound=bound, samples=3)
 
 
 def test_default_levels():

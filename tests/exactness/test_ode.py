@@ -212,3 +212,17 @@ def test_mistakes(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchdiffeq", None)
     with pytest.raises(ValueError, match=r"needs torchdiffeq, .* pip install 'ancestral\[ode\]'"):
         measure_ode(chain, x)
+
+
+def test_progress_moves_within_a_batch():
+    """With λ along each solution, and never back."""
+    chain = exact_ddpm(three(), log_linear())
+    seen: list[tuple[int, int]] = []
+    x = three().noised(40.0).sample((20,))
+    measure_ode(chain, x, samples=2, batch_size=15, progress=lambda *state: seen.append(state))
+    counts = [done for done, _ in seen]
+    assert {total for _, total in seen} == {20}
+    assert counts == sorted(counts)
+    assert len({count for count in counts if count < 7}) >= 3
+    assert len({count for count in counts if 7 < count < 15}) >= 3
+    assert {15, 20} <= set(counts)

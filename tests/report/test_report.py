@@ -32,7 +32,7 @@ SHORT = ("--steps", 4, "--batch-size", 8, "--validation", 0.2, "--device", "cpu"
 TINY = {
     "vae": ("--model.network", "mlp", "--model.hidden", 8, "--model.latent-dims", 3),
     "hvae": ("--model.levels", 2, "--model.width", 4, "--model.latent-dims", 2),
-    "ddpm": ("--model.T", 12, "--model.channels", 4, "--model.blocks", 1, "--model.width", 8),
+    "ddpm": ("--model.T", 12, "--model.blocks", 1, "--model.channels", 4),
 }
 COMMON = {"table", "likelihood", "training", "nearest", "reconstructions", "data", "reproduce"}
 OF_IMAGES = {"samples", "walk"}
@@ -84,7 +84,8 @@ def read(path: Path) -> Reader:
 @pytest.mark.parametrize("source", [saved_images, saved_vectors], ids=["images", "vectors"])
 def test_a_run(kind, source, tmp_path):
     run = tmp_path / "run"
-    trained = call("train", kind, *TINY[kind], "--data", source(tmp_path), "--out", run, *SHORT)
+    options = ("--model.T", 12, "--model.width", 8) if on_vectors(kind, source) else TINY[kind]
+    trained = call("train", kind, *options, "--data", source(tmp_path), "--out", run, *SHORT)
     assert trained.status == 0, trained.err
     answer = call("report", run, "--quality", 0, "--importance-samples", 4, "--json")
     assert answer.status == 0, answer.err
@@ -106,6 +107,11 @@ def test_a_run(kind, source, tmp_path):
     # The figures are those that evaluate gives.
     told = json.loads(call("evaluate", run, "--n", 1000, "--json", *levels(kind)).out)["elbo"]
     assert f"{told['mean']:.2f} ± {told['stderr']:.2f}".replace("-", "−")[1:] in page.text.replace("-", "−")
+
+
+def on_vectors(kind, source):
+    """Whether the network is a ddpm's residual mlp, which has no channels."""
+    return kind == "ddpm" and source is saved_vectors
 
 
 def levels(kind):

@@ -10,6 +10,7 @@ from torch import nn
 from ancestral.build.laws import build_likelihood, build_posterior
 from ancestral.config import HVAEConfig, VAEConfig
 from ancestral.config.autoencoders import SHALLOW
+from ancestral.config.strict import refuse_unread
 from ancestral.elbo import Reweighting
 from ancestral.hierarchical import LadderHVAE, MarkovHVAE
 from ancestral.networks import MLP, ConvDecoder, ConvEncoder
@@ -51,9 +52,18 @@ def _mlp(config: VAEConfig | HVAEConfig, n_in: int, n_out: int, hidden: tuple[in
 
 
 def _is_conv(config: VAEConfig | HVAEConfig, spec: DataSpec) -> bool:
-    """Whether the networks next to the data are convolutional."""
+    """Whether the networks next to the data are convolutional. Refuses what they would not read."""
     if config.network == "conv" and not spec.is_image:
         raise ValueError("network is 'conv' and the data are vectors; use network mlp (or auto).")
+    if not spec.is_image:
+        refuse_unread(config, ("width",), where="the data are vectors, whose network is an mlp")
+    elif config.network == "mlp":
+        refuse_unread(config, ("width",), where="network is 'mlp'", instead="network conv")
+    else:
+        # Between the levels of a hierarchical one there are mlps in any case.
+        own = ("hidden", "activation") if isinstance(config, VAEConfig) else ("first_hidden",)
+        where = f"network is {config.network!r}" + (", for images conv" * (config.network == "auto"))
+        refuse_unread(config, own, where=where, instead="network mlp")
     return spec.is_image and config.network != "mlp"
 
 

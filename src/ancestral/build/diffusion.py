@@ -7,6 +7,7 @@ import math
 from torch import nn
 
 from ancestral.config import DDPMConfig
+from ancestral.config.strict import refuse_unread
 from ancestral.diffusion import DDPM, ContinuousDDPM, LearnedSchedule, LogLinear
 from ancestral.diffusion.noising import Gamma
 from ancestral.networks import Fourier, TimeMLP, Transformer, UNet
@@ -90,6 +91,11 @@ def _denoiser_network(config: DDPMConfig, spec: DataSpec, per_entry: int) -> nn.
             raise ValueError(
                 "network is 'transformer' and the data are vectors, which have a residual mlp; leave it out."
             )
+        refuse_unread(
+            config,
+            ("channels", "attention", "heads"),
+            where="the data are vectors, whose network is a residual mlp",
+        )
         return TimeMLP(
             widened(spec.dims, config.fourier),
             per_entry * spec.dims,
@@ -110,6 +116,7 @@ def _denoiser_network(config: DDPMConfig, spec: DataSpec, per_entry: int) -> nn.
             positions=config.positions,
             dropout=config.dropout,
         )
+    refuse_unread(config, ("width",), where="network is 'unet' on images", instead="network transformer")
     return UNet(
         widened(channels, config.fourier),
         per_entry * channels,

@@ -22,7 +22,9 @@ def build_likelihood(config: LikelihoodConfig, spec: DataSpec, scaling: Scaling)
     kind = config.kind
     if kind == "auto":
         kind = "gaussian" if spec.levels is None else "discretized-logistic"
-        kind = "bernoulli" if spec.levels == 2 else kind
+        if spec.levels == 2:
+            kind = "bernoulli"
+            config.refuse_sigma("the data have 2 levels, whose likelihood is bernoulli")
     if kind == "bernoulli":
         return BernoulliLikelihood(spec, scaling)
     if kind == "logistic-mixture":

@@ -20,7 +20,8 @@ class BoundOptions:
     (vae and hvae)."""
     samples: int | None = None
     """Samples for each example: for elbo the paths (or sweeps) averaged, by default 1; for iwae the paths
-    weighed, by default 5000; for ais the Markov chains, by default 1."""
+    weighed, by default 5000 (a ddpm has no default: each takes T network calls); for ais the Markov chains,
+    by default 1; with --estimator ode the draws of z_1, each with a solution of its own, by default 1."""
     ais_temperatures: int = 1000
     """ais: the steps from the prior to the posterior."""
     ais_leapfrog: int = 10
@@ -70,13 +71,9 @@ def annealing(options: BoundOptions) -> Any:
 def check_chain(chain: Any, x: Any, options: BoundOptions) -> None:
     """Refuse bounds that a chain does not have, before any work."""
     from ancestral.evaluation.amortisation import check_can_fit
-    from ancestral.marginal import MarginalChain
+    from ancestral.evaluation.tighter import check_bound
 
-    if options.bound == "ais" and isinstance(chain, MarginalChain):
-        raise ValueError(
-            f"bound is ais for a {type(chain).__name__}: each of its gradients would take all T = {chain.T} "
-            "levels. Say --bound elbo."
-        )
+    check_bound(chain, options.bound, samples=options.samples)
     if options.bounds_picture is not None:
         check_can_fit(chain, x[:1].to("cpu"))
 

@@ -65,6 +65,11 @@ def levels_of(chain: Any, options: Any) -> int | None:
             f"estimator is {options.estimator}, for a {type(chain).__name__}: only a DDPM's bound can be had "
             "in several ways. Leave it out."
         )
+    if given == "all" and not isinstance(chain, MarginalChain):
+        raise ValueError(
+            f"levels is all, for a {type(chain).__name__}: its ELBO is of whole paths, and only a DDPM's can "
+            "be had from some levels. Leave it out."
+        )
     if (
         isinstance(chain, MarginalChain)
         and chain.continuous

@@ -14,13 +14,10 @@ from ancestral.config.autoencoders import (
     FlowConfig,
     HVAEConfig,
     LadderBlock,
-    Likelihood,
-    LikelihoodConfig,
     Network,
     Objective,
     Posterior,
     Q,
-    Sigma,
     VAEConfig,
 )
 from ancestral.config.data import Augmentation, Binarize, DataConfig
@@ -34,6 +31,7 @@ from ancestral.config.diffusion import (
     ScheduleName,
     Variance,
 )
+from ancestral.config.likelihood import Likelihood, LikelihoodConfig, Sigma
 from ancestral.config.training import Compile, Device, Precision, TrainingConfig
 
 __all__ = [

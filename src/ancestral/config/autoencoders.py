@@ -1,4 +1,4 @@
-"""Options of VAEs and hierarchical VAEs, and of the law that their decoders end in."""
+"""Options of VAEs and hierarchical VAEs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from ancestral import checks
-from ancestral.config.strict import STRICT, check_sizes
+from ancestral.config.likelihood import LikelihoodConfig
+from ancestral.config.strict import STRICT, check_sizes, refuse_unread
 
-Likelihood = Literal[
-    "auto", "gaussian", "bernoulli", "discretized-gaussian", "discretized-logistic", "logistic-mixture"
-]
-Sigma = Literal["auto", "fixed", "shared", "per-pixel", "predicted"]
 Network = Literal["auto", "mlp", "conv"]
 Activation = Literal["silu", "relu", "tanh", "gelu"]
 Posterior = Literal["top-down", "bottom-up"]
@@ -21,42 +18,6 @@ Q = Literal["diagonal", "full", "iaf", "spline"]
 
 SHALLOW = 6
 """Levels up to which a ladder on images is of basic blocks by default."""
-
-
-@dataclass(frozen=True)
-class LikelihoodConfig:
-    """The law p(x|z) that a decoder ends in."""
-
-    kind: Likelihood = "auto"
-    """auto: bernoulli for 2 levels, discretized-logistic for more, gaussian for real numbers. A
-    logistic-mixture is of several discretised logistics for each entry of x."""
-    sigma: Sigma = "auto"
-    """A fixed number, one learned number, one learned per entry of x, or predicted from z; auto: predicted
-    for integers, per-pixel for real numbers."""
-    value: float = 0.25
-    """sigma itself (fixed) or where it starts, in units of data scaled to [-1, 1] or unit variance."""
-    components: int | None = None
-    """logistic-mixture: of how many, by default 5."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    def __post_init__(self) -> None:
-        checks.one_of("likelihood.kind", self.kind, get_args(Likelihood))
-        checks.one_of("likelihood.sigma", self.sigma, get_args(Sigma))
-        checks.number("likelihood.value", self.value, above=0.0)
-        mixture = self.kind == "logistic-mixture"
-        if mixture and self.sigma not in ("auto", "predicted"):
-            raise ValueError(
-                f"likelihood.sigma is {self.sigma!r} and likelihood.kind is 'logistic-mixture', whose "
-                "sigmas are predicted. Leave it out."
-            )
-        if self.components is not None:
-            checks.integer("likelihood.components", self.components, low=2, high=1000)
-            if not mixture:
-                raise ValueError(
-                    f"likelihood.components is {self.components} and likelihood.kind is {self.kind!r}, which "
-                    "has one; leave it out, or use likelihood.kind logistic-mixture."
-                )
 
 
 @dataclass(frozen=True)
@@ -108,11 +69,11 @@ class VAEConfig:
     network: Network = "auto"
     """auto: conv for images, mlp for vectors."""
     hidden: tuple[int, ...] = (200, 200)
-    """Hidden layers of the mlp encoder, nearest the data first; the decoder mirrors them."""
+    """mlp: hidden layers of the encoder, nearest the data first; the decoder mirrors them."""
     activation: Activation = "silu"
-    """Of the mlp."""
+    """mlp: between its layers."""
     width: int = 32
-    """Channels of the conv networks at the image's own size."""
+    """conv: channels at the image's own size."""
     dropout: float = 0.0
     """Share of hidden units dropped in training."""
     beta: float = 1.0
@@ -174,18 +135,18 @@ class HVAEConfig:
     hidden: tuple[int, ...] = (200,)
     """bottom-up: hidden layers of each mlp between levels."""
     first_hidden: tuple[int, ...] | None = None
-    """bottom-up: hidden layers of the mlps between the data and z_1, nearest the data first; by default
-    those of hidden."""
+    """bottom-up, mlp: hidden layers between the data and z_1, nearest the data first; by default those of
+    hidden."""
     activation: Activation = "silu"
     """bottom-up: of the mlps."""
     width: int = 48
-    """Width of the ladder's stream, or channels of the bottom-up posterior's conv networks. With bottleneck
+    """top-down: width of the stream; bottom-up: channels of the conv networks. With bottleneck
     blocks it is the width at low resolution: half of it at half the image's size, a quarter at its own."""
     block: LadderBlock = "auto"
     """top-down: residual blocks of two 3x3 convolutions (basic), or of two in a quarter of the channels
     between two 1x1 ones (bottleneck, images only). auto: bottleneck for images and more than 6 levels."""
     blocks: int = 1
-    """Residual blocks per level of the ladder, with bottlenecks per two levels on the way up."""
+    """top-down: residual blocks per level, with bottlenecks per two levels on the way up."""
     dropout: float = 0.0
     """Share of hidden units dropped in training."""
     beta: float = 1.0
@@ -250,18 +211,14 @@ class HVAEConfig:
     def _only_of_its_posterior(self) -> None:
         """Refuse what the networks of its posterior would not read."""
         ladder = self.posterior == "top-down"
-        foreign: dict[str, object] = (
-            {"network": "auto", "first_hidden": None, "activation": "silu"}
+        refuse_unread(
+            self,
+            ("network", "hidden", "first_hidden", "activation")
             if ladder
-            else {"block": "auto", "levels_per_size": None}
+            else ("block", "blocks", "levels_per_size"),
+            where=f"posterior is {self.posterior!r}",
+            instead=f"posterior {'bottom-up' if ladder else 'top-down'}",
         )
-        other = "bottom-up" if ladder else "top-down"
-        for name, default in foreign.items():
-            if getattr(self, name) != default:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r} and posterior is {self.posterior!r}, which has no "
-                    f"such option; leave it out, or use posterior {other}."
-                )
 
     def _check_levels_per_size(self) -> None:
         if self.levels_per_size is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from ancestral import checks
-from ancestral.config.strict import STRICT, check_sizes
+from ancestral.config.strict import STRICT, check_sizes, refuse_unread
 
 ImageNetwork = Literal["unet", "transformer"]
 Positions = Literal["rotary", "learned"]
@@ -101,16 +101,23 @@ class DDPMConfig:
         checks.number("dropout", self.dropout, low=0.0, below=1.0)
         checks.one_of("network", self.network, get_args(ImageNetwork))
         checks.one_of("positions", self.positions, get_args(Positions))
-        self._only_of_its_network()
+        self._only_what_is_read()
 
-    def _only_of_its_network(self) -> None:
-        """Refuse what the network would not read."""
+    def _only_what_is_read(self) -> None:
+        """Refuse what the network, the schedule or the loss would not read (the data's part: ``build``)."""
         unet = self.network == "unet"
-        foreign = {"patch": None, "positions": "rotary"} if unet else {"channels": None, "attention": ()}
-        other = "transformer" if unet else "unet"
-        for name, default in foreign.items():
-            if getattr(self, name) not in (default, []):
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r} and network is {self.network!r}, which has no such "
-                    f"option; leave it out, or use network {other}."
-                )
+        refuse_unread(
+            self,
+            ("patch", "positions") if unet else ("channels", "attention"),
+            where=f"network is {self.network!r}",
+            instead=f"network {'transformer' if unet else 'unet'}",
+        )
+        if self.schedule not in ("log-linear", "learned"):
+            refuse_unread(
+                self,
+                ("first_log_snr", "last_log_snr"),
+                where=f"schedule is {self.schedule!r}",
+                instead="schedule log-linear or learned",
+            )
+        if self.loss != "min-snr":
+            refuse_unread(self, ("gamma",), where=f"loss is {self.loss!r}", instead="loss min-snr")

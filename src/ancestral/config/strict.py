@@ -1,6 +1,10 @@
-"""What all options have in common: unknown ones are refused, and how a list of sizes is checked."""
+"""What all options have in common: unknown ones are refused, and those that would not be read."""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
 
 from ancestral import checks
 
@@ -14,3 +18,20 @@ def check_sizes(what: str, sizes: object, *, low: int = 1, high: int = 1 << 20) 
         raise ValueError(f"{what} is {sizes!r}; it must be whole numbers in parentheses, such as (64, 32).")
     for size in sizes:
         checks.integer(f"a number in {what}", size, low=low, high=high)
+
+
+def refuse_unread(
+    config: Any, names: Iterable[str], *, where: str, instead: str | None = None, prefix: str = ""
+) -> None:
+    """Refuse options that what was chosen beside them does not read, unless they are at their defaults.
+
+    ``where`` says what was chosen, and ``instead`` what would read them.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    for name in names:
+        value = getattr(config, name)
+        if (tuple(value) if isinstance(value, list) else value) != defaults[name]:
+            rest = "." if instead is None else f", or use {instead}."
+            raise ValueError(
+                f"{prefix}{name} is {value!r} and {where}, which has no such option; leave it out{rest}"
+            )

@@ -22,7 +22,7 @@ from ancestral.evaluation.errors import DrawError
 from ancestral.evaluation.estimate import Estimate
 from ancestral.evaluation.levels import DRAWS, LEVELS, LevelDraws, Replicated, plan_draws
 from ancestral.evaluation.pieces import Done, averaged_elbo, rows_at_once
-from ancestral.evaluation.tighter import SAMPLES, Tighter
+from ancestral.evaluation.tighter import SAMPLES, Tighter, check_bound
 from ancestral.marginal import MarginalChain
 from ancestral.randomness import own_randomness, reseed
 
@@ -109,15 +109,17 @@ def evaluate(
     The ELBO and its terms are always there. ``bound`` is "elbo", with ``samples`` paths (or sweeps) averaged
     per example; "iwae", which adds the bound on log p(x) from the weights of ``samples`` paths; or "ais",
     which adds the one from ``samples`` annealed Markov chains, led as ``annealing`` says (``SAMPLES`` has the
-    default numbers). ``levels`` estimates the sum of matching terms from that many random t per example
-    instead of sweeping over all, for chains whose q(z_t|x) is closed-form; ``draws`` says how these are
-    drawn: "uniform", "low-discrepancy" or "importance" (see ``levels``). Continuous time has no sweep, and
-    ``LEVELS`` by default. From 2 levels on the error of the draws alone is told as well. The last batch
-    counts like the others; the caller's random state is left as it was.
+    default numbers). A chain whose q(z_t|x) is closed-form has no "ais", and "iwae" only with ``samples``
+    given, as each path takes T network calls; in continuous time it has neither (``check_bound``).
+
+    ``levels`` estimates the sum of matching terms from that many random t per example instead of sweeping
+    over all, for chains whose q(z_t|x) is closed-form; ``draws`` says how these are drawn: "uniform",
+    "low-discrepancy" or "importance" (see ``levels``). Continuous time has no sweep, and ``LEVELS`` by
+    default. From 2 levels on the error of the draws alone is told as well. The last batch counts like the
+    others; the caller's random state is left as it was.
     """
-    checks.one_of("bound", bound, SAMPLES)
+    check_bound(chain, bound, samples=samples)
     samples = SAMPLES[bound] if samples is None else samples
-    checks.integer("samples", samples, low=1)
     checks.integer("batch_size", batch_size, low=1)
     checks.one_of("draws", draws, DRAWS)
     if levels is None and isinstance(chain, MarginalChain) and chain.continuous:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ancestral import checks
+from ancestral.evaluation.pieces import Done
 
 TRACES = ("auto", "exact", "hutchinson")
 EXACT_DIMS = 20
@@ -81,11 +82,21 @@ class Density:
 
 
 @torch.no_grad()
-def log_density(flow: Flow, z: Tensor, top: Distribution, *, solver: Solver = Solver()) -> Density:
-    """log p_ODE at z, (n, …), points at level 1, where ``top`` is p(z_T)."""
+def log_density(
+    flow: Flow,
+    z: Tensor,
+    top: Distribution,
+    *,
+    solver: Solver = Solver(),
+    done: Done = lambda share: None,
+) -> Density:
+    """log p_ODE at z, (n, …), points at level 1, where ``top`` is p(z_T).
+
+    ``done`` is told the share of the way from level 1 to T.
+    """
     odeint = needs_torchdiffeq()
     exact = solver.exact(z[0].numel())
-    moving = _Moving(flow, _basis(z) if exact else _signs(z, solver.probes), summed=exact)
+    moving = _Moving(flow, _basis(z) if exact else _signs(z, solver.probes), summed=exact, done=done)
     ends = torch.tensor([flow.start, flow.end], dtype=z.dtype, device=z.device)
     begin = (z, z.new_zeros(len(z), 1 if exact else solver.probes))
     states, gains = odeint(
@@ -103,9 +114,10 @@ def log_density(flow: Flow, z: Tensor, top: Distribution, *, solver: Solver = So
 class _Moving:
     """(z, gain of log density) as they move: F, and the trace of its Jacobian as each probe sees it."""
 
-    def __init__(self, flow: Flow, probes: Tensor, *, summed: bool) -> None:
-        self.flow, self.probes, self.summed = flow, probes, summed
+    def __init__(self, flow: Flow, probes: Tensor, *, summed: bool, done: Done) -> None:
+        self.flow, self.probes, self.summed, self.done = flow, probes, summed, done
         self.evaluations = 0
+        self.furthest = 0.0
 
     def __call__(self, log_snr: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         self.evaluations += 1
@@ -117,6 +129,10 @@ class _Moving:
                 for v in self.probes
             ]
         trace = torch.stack(traces, dim=1)
+        # A step that is tried again is behind what was seen before.
+        way = (float(log_snr) - self.flow.start) / (self.flow.end - self.flow.start)
+        self.furthest = max(self.furthest, min(way, 1.0))
+        self.done(self.furthest)
         return moved.detach(), trace.sum(dim=1, keepdim=True) if self.summed else trace
 
 

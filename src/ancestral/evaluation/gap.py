@@ -112,9 +112,9 @@ def bound_gaps(
 ) -> Gaps:
     """The bounds on all of x, (n, *shape), given a tighter one that ``evaluate`` found on the same x.
 
-    An annealed one gets importance-weighted ones of ``WEIGHED`` samples put before it. The caller's random
-    state is left as it was. ``ValueError`` for a bound of other examples or of one path, and where q has
-    nothing to fit.
+    An annealed one gets importance-weighted ones of ``WEIGHED`` samples put before it, and ``progress`` goes
+    over the examples twice. The caller's random state is left as it was. ``ValueError`` for a bound of other
+    examples or of one path, and where q has nothing to fit.
     """
     if len(tighter.curve.best) != len(x) or (tighter.bound, tighter.samples) == ("iwae", 1):
         raise ValueError(
@@ -125,7 +125,8 @@ def bound_gaps(
     check_can_fit(chain, x[:1].to(device))
     bounds = [tighter]
     if tighter.bound == "ais":
-        weighed = evaluate(chain, x, bound="iwae", samples=WEIGHED, batch_size=batch_size, seed=seed)
+        rest: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
+        weighed = evaluate(chain, x, bound="iwae", samples=WEIGHED, **rest)
         assert weighed.tighter is not None
         bounds.insert(0, weighed.tighter)
     fitted = []

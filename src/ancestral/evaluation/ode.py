@@ -24,10 +24,11 @@ from torch import Tensor
 
 from ancestral import checks
 from ancestral.data import Examples, feed
-from ancestral.evaluation.bounds import Progress, evaluation_mode
+from ancestral.evaluation.bounds import Progress, evaluation_mode, within
 from ancestral.evaluation.errors import DrawError
 from ancestral.evaluation.estimate import Estimate
 from ancestral.evaluation.flow import Density, Flow, Solver, log_density, needs_torchdiffeq
+from ancestral.evaluation.pieces import Done
 from ancestral.marginal import MarginalChain
 from ancestral.randomness import own_randomness, reseed
 
@@ -118,7 +119,10 @@ def evaluate_ode(
     with own_randomness(device), evaluation_mode(chain), contextlib.closing(batches):
         for first, batch in zip(firsts, batches, strict=True):
             reseed(device, seed, first)
-            drawn.append([_drawn(chain, flow, batch, solver) for _ in range(samples)])
+            told = within(progress, first, len(batch), len(x))
+            drawn.append(
+                [_drawn(chain, flow, batch, solver, _part(told, i, samples)) for i in range(samples)]
+            )
             if progress is not None:
                 progress(min(first + batch_size, len(x)), len(x))
     return _summary(chain, drawn, solver, time.perf_counter() - start)
@@ -137,10 +141,15 @@ class _Drawn:
         return self.density.mean - self.reconstruction - self.dequantisation
 
 
-def _drawn(chain: MarginalChain, flow: Flow, x: Tensor, solver: Solver) -> _Drawn:
+def _part(done: Done, i: int, count: int) -> Done:
+    """Tells of the i-th of ``count`` equal parts."""
+    return lambda share: done((i + share) / count)
+
+
+def _drawn(chain: MarginalChain, flow: Flow, x: Tensor, solver: Solver, done: Done) -> _Drawn:
     q = chain.q_marginal(chain.features(x), torch.ones(len(x), dtype=torch.long, device=x.device))
     z = q.sample()
-    density = log_density(flow, z, chain.p_top(len(x)), solver=solver)
+    density = log_density(flow, z, chain.p_top(len(x)), solver=solver, done=done)
     return _Drawn(-chain.p_step(z, 1).log_prob(x), density, q.log_prob(z))
 
 

@@ -8,15 +8,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ancestral import checks
 from ancestral.chain import Chain
 from ancestral.evaluation.annealing import Annealing, annealed
 from ancestral.evaluation.estimate import Estimate
 from ancestral.evaluation.importance import Curve, importance_curve
 from ancestral.evaluation.pieces import Done
+from ancestral.marginal import MarginalChain
 
 SAMPLES = {"elbo": 1, "iwae": 5000, "ais": 1}
 """The bounds, and from how many samples an example they are by default: paths of q whose log-weights are
 averaged, paths of q whose weights are averaged, and annealed Markov chains whose weights are averaged."""
+
+
+def check_bound(chain: Chain, bound: str, *, samples: int | None = None) -> None:
+    """Refuse a bound that ``chain`` does not have, or that is out of reach by default, before any work."""
+    checks.one_of("bound", bound, SAMPLES)
+    if samples is not None:
+        checks.integer("samples", samples, low=1)
+    if bound == "elbo" or not isinstance(chain, MarginalChain):
+        return
+    name = type(chain).__name__
+    if chain.continuous:
+        raise ValueError(
+            f"bound is {bound} for a {name}: its weights would be of the T = {chain.T} levels that it is "
+            "sampled at, and its ELBO is of continuous time, another model. Use bound elbo, which is of the "
+            "limit."
+        )
+    if bound == "ais":
+        raise ValueError(
+            f"bound is ais for a {name}: each of its gradients would take all T = {chain.T} levels. Use "
+            "bound elbo."
+        )
+    if samples is None:
+        usual = SAMPLES[bound]
+        raise ValueError(
+            f"bound is iwae for a {name} and samples is not given: each path takes T = {chain.T} network "
+            f"calls, and the usual {usual} of them {usual * chain.T} an image. Say how many samples, or use "
+            "bound elbo."
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,62 @@
+"""Options of the law that a decoder ends in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from ancestral import checks
+from ancestral.config.strict import STRICT, refuse_unread
+
+Likelihood = Literal[
+    "auto", "gaussian", "bernoulli", "discretized-gaussian", "discretized-logistic", "logistic-mixture"
+]
+Sigma = Literal["auto", "fixed", "shared", "per-pixel", "predicted"]
+
+
+@dataclass(frozen=True)
+class LikelihoodConfig:
+    """The law p(x|z) that a decoder ends in."""
+
+    kind: Likelihood = "auto"
+    """auto: bernoulli for 2 levels, discretized-logistic for more, gaussian for real numbers. A
+    logistic-mixture is of several discretised logistics for each entry of x."""
+    sigma: Sigma = "auto"
+    """A fixed number, one learned number, one learned per entry of x, or predicted from z; auto: predicted
+    for integers, per-pixel for real numbers."""
+    value: float = 0.25
+    """sigma itself (fixed) or where it starts, in units of data scaled to [-1, 1] or unit variance."""
+    components: int | None = None
+    """logistic-mixture: of how many, by default 5."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    def __post_init__(self) -> None:
+        checks.one_of("likelihood.kind", self.kind, get_args(Likelihood))
+        checks.one_of("likelihood.sigma", self.sigma, get_args(Sigma))
+        checks.number("likelihood.value", self.value, above=0.0)
+        if self.kind == "bernoulli":
+            self.refuse_sigma("likelihood.kind is 'bernoulli'")
+        mixture = self.kind == "logistic-mixture"
+        if mixture and self.sigma not in ("auto", "predicted"):
+            raise ValueError(
+                f"likelihood.sigma is {self.sigma!r} and likelihood.kind is 'logistic-mixture', whose "
+                "sigmas are predicted. Leave it out."
+            )
+        if self.components is not None:
+            checks.integer("likelihood.components", self.components, low=2, high=1000)
+            if not mixture:
+                raise ValueError(
+                    f"likelihood.components is {self.components} and likelihood.kind is {self.kind!r}, which "
+                    "has one; leave it out, or use likelihood.kind logistic-mixture."
+                )
+
+    def refuse_sigma(self, where: str) -> None:
+        """Refuse what a Bernoulli law would not read."""
+        refuse_unread(
+            self,
+            ("sigma", "value"),
+            where=where,
+            instead="a likelihood.kind that has a sigma",
+            prefix="likelihood.",
+        )
