@@ -139,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--steps", type=int, default=3000, help="of each training")
     parser.add_argument("--n", type=int, default=100, help="test digits that are measured")
-    parser.add_argument("--seeds", type=int, default=3, help="of weights and training")
+    parser.add_argument("--seeds", type=int, default=2, help="of weights and training")
     parser.add_argument("--samples", type=int, default=5000, help="importance samples of a hierarchy")
     parser.add_argument("--quick", action="store_true", help="a few steps and digits, and nothing is written")
     options = parser.parse_args()
