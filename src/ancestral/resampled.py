@@ -5,9 +5,9 @@ The gradient of IWAE-k is a mean over draws by their normalised weights (Burda e
     ∇ IWAE-k = E[ Σ_k w̃_k ∇ log w_k ],
 
 so draws j chosen with probability w̃_j have ∇ log w_j as unbiased estimates of it (section 3 there). All k are
-drawn and weighed, p without a graph; then m of them are scored again with one. A forward pass costs a third
-of a step, so a step costs about 1/3 + m/k of the whole one. The m are chosen by systematic resampling, whose
-counts differ from m w̃_k by less than 1: hardly any noise is added where few draws carry the weight.
+drawn and weighed, p without a graph; then m of them are scored again with one, so that what is left of a
+step's cost is about its forward pass. The m are chosen by systematic resampling, whose counts differ from
+m w̃_k by less than 1: hardly any noise is added where few draws carry the weight.
 
 With the doubly reparameterised gradient (``objectives``) a chosen draw's slopes in z are multiplied by w̃_j
 once: the other factor is the probability that it was chosen with.

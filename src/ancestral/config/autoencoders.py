@@ -89,7 +89,7 @@ class VAEConfig:
     log-ratios for KLs). dreg: the same bound, with a gradient that a large k does not drown in noise."""
     backward_samples: int | None = None
     """iwae, dreg: the gradient through so many of the k draws, chosen by their weights: the same on average,
-    for about 1/3 + so many/k of the time. By default through all."""
+    for about half of the time where they are few of many. By default through all."""
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
 
     __pydantic_config__: ClassVar = STRICT
@@ -164,7 +164,7 @@ class HVAEConfig:
     log-ratios for KLs). dreg: the same bound, with a gradient that a large k does not drown in noise."""
     backward_samples: int | None = None
     """iwae, dreg: the gradient through so many of the k draws, chosen by their weights: the same on average,
-    for about 1/3 + so many/k of the time. By default through all."""
+    for about half of the time where they are few of many. By default through all."""
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
 
     __pydantic_config__: ClassVar = STRICT
