@@ -37,6 +37,7 @@ MORE = {
     *("network_calls_per_sample", "sample_distance", "sample_distance_floor", "sample_quality"),
     "sample_quality_also",
     "sampler_curve",
+    "gaps",
 }
 MEASURED = {"seconds", "train_images_per_second", "sample_images_per_second"}
 """What differs from call to call."""

@@ -42,6 +42,7 @@ MODELS: dict[str, dict[str, list[object]]] = {
         "free-bits": [-1, "nan", "inf"],
         "kl-warmup": [-1],
         "training-samples": [0, 100_001],
+        "backward-samples": [0, -1],
         "likelihood.value": [0, -1, "nan", "inf"],
     },
     "hvae": {
@@ -57,6 +58,7 @@ MODELS: dict[str, dict[str, list[object]]] = {
         "free-bits": [-1],
         "kl-warmup": [-1],
         "training-samples": [0],
+        "backward-samples": [0],
         "likelihood.value": [0],
     },
     "ddpm": {

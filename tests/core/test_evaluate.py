@@ -128,7 +128,15 @@ def test_terms_add_up_for_several_levels():
     assert set(report["terms"]) == {"reconstruction", "matching", "prior"}
     report = evaluate(chain, x, bound="iwae", samples=2).json()
     likelihood = report["log_likelihood"]
-    assert set(likelihood) == {"mean", "stderr", "bound", "samples", "effective_samples", "curve"}
+    assert set(likelihood) == {
+        "mean",
+        "stderr",
+        "bound",
+        "samples",
+        "effective_samples",
+        "above_one_sample",
+        "curve",
+    }
     assert (likelihood["bound"], likelihood["samples"]) == ("iwae", 2)
     assert [set(point) for point in likelihood["curve"]] == [{"k", "mean", "stderr"}] * 2
 

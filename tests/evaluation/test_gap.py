@@ -145,8 +145,7 @@ def test_a_bound_below_the_fitted_elbo_says_nothing_of_the_family(tmp_path):
     x = vae.law.sample((100,))
     result = evaluate(vae, x, bound="iwae", samples=2)
     gaps = bound_gaps(vae, x, tighter=result.tighter, fitting=Fitting(steps=200, learning_rate=0.05))
-    assert gaps.approximation is None
-    assert gaps.json()["approximation"] is None
+    assert gaps.approximation.mean < 0
     assert [rung.name for rung in gaps.rungs] == ["ELBO", "IWAE-2", "ELBO, q fitted"]
     assert gaps.whole == pytest.approx(gaps.amortisation.mean)
     save_gaps(tmp_path / "bounds.png", gaps)

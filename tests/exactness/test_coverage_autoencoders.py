@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ancestral import evaluate
 from ancestral.evaluation import Annealing, Fitting, bidirectional, fitted_elbo
-from ancestral.evaluation.gap import Gaps
+from ancestral.evaluation.gap import Gaps, Rung
 from ancestral.evaluation.importance import Curve
 from ancestral.evaluation.tighter import Tighter
 from covering import REPETITIONS, coverage, covered, is_95_percent, values_of_estimates
@@ -120,6 +120,11 @@ def gaps_of(vae: LinearVAE) -> list[Gaps]:
     ]
 
 
+def _weighted(gaps: Gaps) -> Rung:
+    (rung,) = (rung for rung in gaps.rungs if rung.name == "IWAE-20")
+    return rung
+
+
 def test_the_gaps_of_amortisation_and_of_the_family():
     """What few steps leave to gain is no part of an error bar: the mean of all repetitions has it, too."""
     vae = model(0.6, shift=0.2, width=1.2)
@@ -132,4 +137,4 @@ def test_the_gaps_of_amortisation_and_of_the_family():
         assert is_95_percent(covered((one.mean, one.stderr, mean) for one in found))
         assert not is_95_percent(covered((one.mean, one.stderr, 2.0 * exact) for one in found))
     # The weighted bound above the ELBO on the same examples is far better known.
-    assert max(one.rungs[-1].above_elbo.stderr for one in gaps) < 0.06
+    assert max(_weighted(one).above_elbo.stderr for one in gaps) < 0.06

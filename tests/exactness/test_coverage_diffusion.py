@@ -74,7 +74,7 @@ def evaluations(x: Tensor, *, solver: Solver, samples: int, each: int) -> list[O
     """``evaluate_ode`` of ``each`` examples of x in turn, as one batch: they share the solver's steps."""
     chain = ode_chain()
     with torch.no_grad():
-        drawn = [_drawn(chain, ProbabilityFlow(chain), x, solver) for _ in range(samples)]
+        drawn = [_drawn(chain, ProbabilityFlow(chain), x, solver, lambda share: None) for _ in range(samples)]
     split = [split_examples(one, each) for one in drawn]
     return [_summary(chain, [list(own)], solver, 0.0) for own in zip(*split, strict=True)]
 

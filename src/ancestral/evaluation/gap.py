@@ -58,9 +58,9 @@ class Gaps:
     in the order of their means."""
     amortisation: Estimate
     """What fitting q to each example gains: the encoder's share of the gap."""
-    approximation: Estimate | None
-    """What is left to the tightest bound: the family's share, at least, as that is a bound still. None where
-    no bound is above the fitted ELBO."""
+    approximation: Estimate
+    """What is left to the tightest other bound: the family's share, at least, as that is a bound still. Below
+    0 where no bound is above the fitted ELBO: then it says nothing, and more samples are needed."""
     fitting: Fitting
 
     @staticmethod
@@ -75,9 +75,8 @@ class Gaps:
             Rung(name, Estimate.of(column), Estimate.of(column - elbo))
             for name, column in [("ELBO", elbo), *ordered]
         ]
-        name, best = ordered[-1]
-        approximation = None if name == FITTED else Estimate.of(best - fitted)
-        return Gaps(len(elbo), rungs, Estimate.of(fitted - elbo), approximation, fitting)
+        best = [column for name, column in ordered if name != FITTED][-1]
+        return Gaps(len(elbo), rungs, Estimate.of(fitted - elbo), Estimate.of(best - fitted), fitting)
 
     @property
     def whole(self) -> float:
@@ -90,7 +89,7 @@ class Gaps:
             "n": self.n,
             "bounds": [rung.json() for rung in self.rungs],
             "amortisation": self.amortisation.json(),
-            "approximation": None if self.approximation is None else self.approximation.json(),
+            "approximation": self.approximation.json(),
             "fitting_steps": self.fitting.steps,
         }
 
@@ -166,7 +165,7 @@ def draw_gaps(figure: Any, found: dict[str, Any]) -> None:
     elbo, middle = means[0], means[0] + found["amortisation"]["mean"]
     told = f"amortisation: {_words(found['amortisation'])}"
     axes.axvspan(elbo, middle, color="tab:orange", alpha=0.25, label=told)
-    if found["approximation"] is not None:
+    if found["approximation"]["mean"] > 0:
         told = f"family of q: {_words(found['approximation'])} or more"
         axes.axvspan(middle, means[-1], color="tab:blue", alpha=0.2, label=told)
     axes.axvline(means[-1], color="black", linewidth=0.8, linestyle="--", label="log p(x) is here or above")
