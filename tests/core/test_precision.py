@@ -83,11 +83,12 @@ def test_laws_of_networks_in_bf16_are_fp32(model):
 def test_auto_precision_is_bf16_for_convolutions_where_it_is_faster(gain, taken, monkeypatch):
     spec = DATA.spec
     mlp, conv = (build_chain(MODELS[name], spec) for name in ("vae-mlp", "vae-conv"))
-    monkeypatch.setattr(precision, "_cpu_gain", lambda: gain)
+    monkeypatch.setattr(precision, "_cpu_gain", lambda network: gain)
     for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.setattr(torch.cpu, probe, lambda: True, raising=False)
     assert compute_dtype("auto", CPU, conv) == taken
-    assert compute_dtype("auto", CPU, mlp) == torch.float32
+    assert compute_dtype("auto", CPU, mlp, rows=999) == torch.float32
+    assert compute_dtype("auto", CPU, mlp, rows=1000) == taken
     assert compute_dtype("auto", CPU, build_chain(MODELS["vae-conv"], spec).double()) == torch.float32
     for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, probe)
@@ -96,9 +97,10 @@ def test_auto_precision_is_bf16_for_convolutions_where_it_is_faster(gain, taken,
     assert compute_dtype("fp32", CPU, conv) == torch.float32
 
 
-def test_what_a_processor_gains_is_measured_once():
-    assert precision._cpu_gain() > 0.0
-    assert precision._cpu_gain() == precision._cpu_gain()
+@pytest.mark.parametrize("network", ["conv", "mlp"])
+def test_what_a_processor_gains_is_measured_once(network):
+    assert precision._cpu_gain(network) > 0.0
+    assert precision._cpu_gain(network) == precision._cpu_gain(network)
 
 
 def test_fp32_is_not_autocast_at_all():

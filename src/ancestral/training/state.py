@@ -39,7 +39,8 @@ class TrainingState:
         if not self.parameters:
             raise ValueError(f"{type(chain).__name__} has no parameters; there is nothing to train.")
         self.device = next(iter(self.parameters.values())).device
-        self.dtype = compute_dtype(config.precision, self.device, chain)
+        rows = config.batch_size * chain.training_samples
+        self.dtype = compute_dtype(config.precision, self.device, chain, rows=rows)
         """What networks compute in, decided once: a run that is gone on with keeps it."""
         self.compiled: bool | None = None
         """Whether steps are compiled; None until the first step decides it."""
