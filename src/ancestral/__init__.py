@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ancestral.hierarchical import LadderHVAE as LadderHVAE
     from ancestral.hierarchical import MarkovHVAE as MarkovHVAE
     from ancestral.marginal import MarginalChain as MarginalChain
+    from ancestral.objectives import Objective as Objective
     from ancestral.runs import fit as fit
     from ancestral.runs import load_run as load_run
     from ancestral.runs import measure_samples as measure_samples
@@ -72,6 +73,7 @@ _HOMES = {
     "evaluation": ["Evaluation", "Ruler", "evaluate", "log_likelihood", "save_picture"],
     "hierarchical": ["LadderHVAE", "MarkovHVAE"],
     "marginal": ["MarginalChain"],
+    "objectives": ["Objective"],
     "runs": ["fit", "load_run", "measure_samples", "resume_run", "train_run"],
     "samplers": ["Sampler", "draw"],
     "scaling": ["Scaling"],

@@ -37,7 +37,7 @@ from ancestral import checks
 from ancestral.elbo import Elbo, Loss, Reweighting
 from ancestral.features import Features as Features
 from ancestral.features import repeat_features
-from ancestral.objectives import check_backward, check_objective, dreg_loss, iwae_loss, objective_name
+from ancestral.objectives import Objective, dreg_loss, iwae_loss
 from ancestral.resampled import resampled_loss
 from ancestral.spec import DataSpec
 
@@ -91,31 +91,25 @@ class Chain(nn.Module, ABC):
         spec: DataSpec,
         *,
         reweighting: Reweighting = Reweighting(),  # noqa: B008
-        training_samples: int = 1,
-        objective: str = "elbo",
-        backward_samples: int | None = None,
+        objective: Objective = Objective(),  # noqa: B008
     ) -> None:
         super().__init__()
         checks.integer("T, the number of latent levels,", T, low=1)
-        checks.integer("training_samples", training_samples, low=1)
-        check_objective(objective, reweighting)
-        check_backward(objective, backward_samples, samples=training_samples)
+        objective.check(reweighting)
         self.T = T
         self.spec = spec
         self.reweighting = reweighting
-        self.training_samples = training_samples
         # A tensor that is changed in place: compiled steps read it where it is.
         self.kl_weight: Tensor | None
         self.register_buffer("kl_weight", torch.ones(()) if reweighting.kl_warmup else None, persistent=False)
         self.objective = objective
-        self.backward_samples = backward_samples
+        # That of the step which was told last; compiled steps are compiled again where it changes.
+        self.objective_now = objective.at(objective.samples_warmup)
 
     @property
     def loss_name(self) -> str:
         """What ``training_loss`` is called in reports."""
-        if self.objective == "elbo":
-            return self.reweighting.name
-        return objective_name(self.objective, self.training_samples, self.backward_samples)
+        return self.reweighting.name if self.objective.bound == "elbo" else self.objective.name
 
     @property
     def discrete(self) -> bool:
@@ -243,26 +237,29 @@ class Chain(nn.Module, ABC):
     def training_loss(self, x: Tensor) -> Loss:
         """An unbiased estimate of the batch mean of −ELBO, re-weighted where ``reweighting`` says so.
 
-        ``training_samples`` paths are drawn for each example. With ``objective`` "iwae" or "dreg" it is
-        of the importance-weighted bound of that many draws (``objectives``), with the gradient of
-        ``backward_samples`` of them where that is given (``resampled``).
+        With the ``objective`` "iwae" or "dreg" it is of the importance-weighted bound (``objectives``).
+        Before a step is told (``at_step``) it is that of a step after all warm-ups.
         """
-        if self.backward_samples is not None:
-            doubly, k = self.objective == "dreg", self.training_samples
-            return resampled_loss(self, x, samples=k, kept=self.backward_samples, doubly=doubly)
-        if self.objective == "iwae":
-            return iwae_loss(self, x, samples=self.training_samples)
-        if self.objective == "dreg":
-            return dreg_loss(self, x, samples=self.training_samples)
-        elbo = self.elbo(x, samples=self.training_samples)
+        now = self.objective_now
+        if now.backward_samples is not None:
+            doubly = now.bound == "dreg"
+            return resampled_loss(self, x, samples=now.samples, kept=now.backward_samples, doubly=doubly)
+        if now.bound == "iwae":
+            return iwae_loss(self, x, samples=now.samples)
+        if now.bound == "dreg":
+            return dreg_loss(self, x, samples=now.samples)
+        elbo = self.elbo(x, samples=now.samples)
         return self.reweighting.loss(elbo, kl_weight=self.kl_weight)
 
     def at_step(self, step: int) -> None:
         """Told to the chain before each training step: its number, from 0.
 
-        What changes in a loss as training goes on follows from it, and is kept in tensors that are changed
-        in place. Here that is the weight of the KLs in their warm-up, which is 1 until a step is told.
+        What changes in a loss as training goes on follows from it. What changes at every step is kept in
+        tensors that are changed in place: here the KLs' weight in their warm-up, 1 until a step is told.
         """
+        now = self.objective.at(step)
+        if now != self.objective_now:
+            self.objective_now = now
         if self.kl_weight is not None:
             self.kl_weight.fill_(self.reweighting.kl_weight(step))
 

@@ -26,6 +26,7 @@ from ancestral.chain import BottomUpChain, Chain, Features
 from ancestral.distributions import DiagonalNormal, gaussian, standard_normal
 from ancestral.elbo import Reweighting
 from ancestral.likelihoods import Likelihood
+from ancestral.objectives import Objective
 from ancestral.posteriors import DiagonalPosterior, Posterior
 from ancestral.scaling import Scaling
 from ancestral.spec import DataSpec
@@ -53,18 +54,9 @@ class MarkovHVAE(BottomUpChain):
         latent_dims: Sequence[int],
         laws: Sequence[Posterior] | None = None,
         reweighting: Reweighting = Reweighting(),  # noqa: B008
-        training_samples: int = 1,
-        objective: str = "elbo",
-        backward_samples: int | None = None,
+        objective: Objective = Objective(),  # noqa: B008
     ) -> None:
-        super().__init__(
-            len(latent_dims),
-            spec,
-            reweighting=reweighting,
-            training_samples=training_samples,
-            objective=objective,
-            backward_samples=backward_samples,
-        )
+        super().__init__(len(latent_dims), spec, reweighting=reweighting, objective=objective)
         at_least_two_levels(self.T)
         if not len(ups) == len(downs) == self.T - 1:
             raise ValueError(
@@ -150,18 +142,9 @@ class LadderHVAE(Chain):
         latent_shapes: Sequence[tuple[int, ...]],
         laws: Sequence[Posterior] | None = None,
         reweighting: Reweighting = Reweighting(),  # noqa: B008
-        training_samples: int = 1,
-        objective: str = "elbo",
-        backward_samples: int | None = None,
+        objective: Objective = Objective(),  # noqa: B008
     ) -> None:
-        super().__init__(
-            len(latent_shapes),
-            spec,
-            reweighting=reweighting,
-            training_samples=training_samples,
-            objective=objective,
-            backward_samples=backward_samples,
-        )
+        super().__init__(len(latent_shapes), spec, reweighting=reweighting, objective=objective)
         at_least_two_levels(self.T)
         if not len(posteriors) == len(top_downs) == len(priors) + 1 == self.T:
             raise ValueError(

@@ -12,6 +12,7 @@ from torch.distributions import Distribution, kl_divergence
 from ancestral import checks
 from ancestral.chain import Chain, Features
 from ancestral.elbo import Elbo, Loss, Reweighting
+from ancestral.objectives import Objective
 from ancestral.spec import DataSpec
 
 
@@ -31,15 +32,14 @@ class MarginalChain(Chain):
         spec: DataSpec,
         *,
         reweighting: Reweighting = Reweighting(),  # noqa: B008
-        training_samples: int = 1,
-        objective: str = "elbo",
+        objective: Objective = Objective(),  # noqa: B008
     ) -> None:
-        if objective != "elbo":
+        if objective.bound != "elbo":
             raise ValueError(
-                f"objective is {objective!r}: {type(self).__name__} is trained on single levels, and "
-                "importance weights need whole paths. Use objective 'elbo', or a (hierarchical) VAE."
+                f"the objective is {objective.bound!r}: {type(self).__name__} is trained on single levels, "
+                "and importance weights need whole paths. Use 'elbo', or a (hierarchical) VAE."
             )
-        super().__init__(T, spec, reweighting=reweighting, training_samples=training_samples)
+        super().__init__(T, spec, reweighting=reweighting, objective=objective)
 
     @abstractmethod
     def q_marginal(self, h: Features, t: Tensor) -> Distribution:
@@ -127,6 +127,6 @@ class MarginalChain(Chain):
         yield 0, self.p_step(z, 1)
 
     def training_loss(self, x: Tensor) -> Loss:
-        """As ``Chain.training_loss``, with ``training_samples`` random t per example in place of paths."""
-        elbo = self.elbo_sampled(x, levels=self.training_samples)
+        """As ``Chain.training_loss``, with ``objective.samples`` random t per example in place of paths."""
+        elbo = self.elbo_sampled(x, levels=self.objective_now.samples)
         return self.reweighting.loss(elbo, kl_weight=self.kl_weight)

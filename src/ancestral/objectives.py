@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -78,35 +79,57 @@ class Paths(Protocol):
 _LogQ = Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
 
 
-def check_objective(objective: str, reweighting: Reweighting) -> None:
-    """Refuse an unknown objective, and one with importance weights whose terms are re-weighted besides."""
-    checks.one_of("objective", objective, OBJECTIVES)
-    if objective != "elbo" and reweighting != Reweighting():
-        raise ValueError(
-            f"objective is {objective!r} with beta = {reweighting.beta:g} and free_bits = "
-            f"{reweighting.free_bits:g}: an importance-weighted bound has no KL to weight. Leave beta at 1 "
-            "and free_bits at 0, or use objective 'elbo'."
-        )
+@dataclass(frozen=True)
+class Objective:
+    """What a chain is trained on, and of how many draws. Evaluation does not depend on it."""
 
+    bound: str = "elbo"
+    """One of ``OBJECTIVES``."""
+    samples: int = 1
+    """k: paths (of a ``MarginalChain``, levels) for each example in each step."""
+    backward_samples: int | None = None
+    """iwae, dreg: the gradient goes through so many of the k, chosen by their weights (``resampled``)."""
+    samples_warmup: int = 0
+    """Steps at the start with one path in place of k: what is learnt first is learnt in a k-th of the time.
+    Burda et al. 2016 (table 2) go on with k = 50 from k = 1, and end 0.1 nats from k = 50 alone."""
 
-def check_backward(objective: str, kept: int | None, *, samples: int) -> None:
-    """Refuse a number of draws for the backward pass that is more than there are, or without weights."""
-    if kept is None:
-        return
-    checks.integer("backward_samples", kept, low=1, high=samples)
-    if objective == "elbo":
-        raise ValueError(
-            f"backward_samples is {kept} with objective 'elbo', which has no weights to choose draws by. "
-            "Leave it out, or use objective 'iwae' or 'dreg'."
-        )
+    def __post_init__(self) -> None:
+        checks.one_of("bound", self.bound, OBJECTIVES)
+        checks.integer("samples", self.samples, low=1)
+        checks.integer("samples_warmup", self.samples_warmup, low=0)
+        if self.samples_warmup and self.samples == 1:
+            raise ValueError(
+                f"samples_warmup is {self.samples_warmup} and samples is 1: there is one draw at all times. "
+                "Leave it at 0, or give more samples."
+            )
+        if self.backward_samples is not None:
+            checks.integer("backward_samples", self.backward_samples, low=1, high=self.samples)
+            if self.bound == "elbo":
+                raise ValueError(
+                    f"backward_samples is {self.backward_samples} with bound 'elbo', which has no weights to "
+                    "choose draws by. Leave it out, or use 'iwae' or 'dreg'."
+                )
 
+    def check(self, reweighting: Reweighting) -> None:
+        """Refuse importance weights whose terms are re-weighted besides."""
+        if self.bound != "elbo" and reweighting != Reweighting():
+            raise ValueError(
+                f"the objective is {self.bound!r} with beta = {reweighting.beta:g} and free_bits = "
+                f"{reweighting.free_bits:g}: an importance-weighted bound has no KL to weight. Leave beta at "
+                "1 and free_bits at 0, or use 'elbo'."
+            )
 
-def objective_name(objective: str, samples: int, kept: int | None = None) -> str:
-    """What reports call the importance-weighted objectives."""
-    gradient = ", DReG gradient" if objective == "dreg" else ""
-    return f"negative IWAE-{samples} bound{gradient}" + (
-        "" if kept is None else f" of {kept} draws by weight"
-    )
+    def at(self, step: int) -> Objective:
+        """The objective of one step, from 0, without a warm-up."""
+        return Objective(self.bound) if step < self.samples_warmup else replace(self, samples_warmup=0)
+
+    @property
+    def name(self) -> str:
+        """What reports call the importance-weighted objectives."""
+        gradient = ", DReG gradient" if self.bound == "dreg" else ""
+        few = "" if self.backward_samples is None else f" of {self.backward_samples} draws by weight"
+        first = f", the first {self.samples_warmup} steps of one draw" if self.samples_warmup else ""
+        return f"negative IWAE-{self.samples} bound{gradient}{few}{first}"
 
 
 def iwae_loss(chain: Paths, x: Tensor, *, samples: int) -> Loss:

@@ -69,7 +69,7 @@ def _cpu_is_faster_in_bf16(network: str) -> bool:
 
 @functools.cache
 def _cpu_gain(network: str) -> float:
-    """How many times faster a "conv" or an "mlp" is in bf16 than in fp32, measured once, in some milliseconds.
+    """How many times faster a "conv" or an "mlp" is in bf16 than in fp32, measured once, in milliseconds.
 
     That a processor has the instructions does not say so: there are those on which it is half as fast,
     and those on which it is three or, with AMX, four times as fast.

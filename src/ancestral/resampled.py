@@ -43,9 +43,9 @@ def resampled_loss(chain: Paths, x: Tensor, *, samples: int, kept: int, doubly: 
         top = log_q[chain.T] - chain.p_top(len(z[-1])).log_prob(z[-1])
         share = log_weight.softmax(dim=1)
         rows = chosen(share, kept)
-    score = _score(
-        chain, x, [v[rows] for v in z], map_features(h, lambda part: part[rows]), _of(share, rows, doubly)
-    )
+    # Where slopes are to be multiplied by them, the weights of the rows.
+    weight = share.flatten()[rows] if doubly else None
+    score = _score(chain, x, [v[rows] for v in z], map_features(h, lambda part: part[rows]), weight)
     # The bound's value with the gradient of what was chosen.
     value = -bound - (score - score.detach())
     return Loss(value, reported_terms(log_weight, -log_likelihood, prior=top, latent=latent))
@@ -61,11 +61,6 @@ def chosen(share: Tensor, kept: int) -> Tensor:
     places = (torch.arange(kept, device=share.device) + torch.rand(n, 1, device=share.device)) / kept
     index = torch.searchsorted(share.cumsum(dim=1), places.to(share.dtype)).clamp(max=k - 1)
     return (index + k * torch.arange(n, device=share.device)[:, None]).flatten()
-
-
-def _of(share: Tensor, rows: Tensor, doubly: bool) -> Tensor | None:
-    """The weights of the rows, (n · kept,), where slopes are to be multiplied by them."""
-    return share.flatten()[rows] if doubly else None
 
 
 def _score(chain: Paths, x: Tensor, z: list[Tensor], h: Any, weight: Tensor | None) -> Tensor:

@@ -22,6 +22,7 @@ from ancestral.chain import Chain, Features
 from ancestral.distributions import standard_normal
 from ancestral.elbo import Reweighting
 from ancestral.likelihoods import Likelihood
+from ancestral.objectives import Objective
 from ancestral.posteriors import DiagonalPosterior, Posterior, centre
 from ancestral.scaling import Scaling
 from ancestral.spec import DataSpec
@@ -32,8 +33,7 @@ class VAE(Chain):
 
     ``encoder`` maps the centred data (n, *shape) to what ``posterior`` reads, (n, posterior.outputs): mu and
     log sigma for the diagonal Gaussian that it is by default; ``decoder`` maps z (n, latent_dims) to what
-    ``likelihood`` reads. ``reweighting`` and ``objective`` change the training loss only, and
-    ``training_samples`` is the number of Monte Carlo draws in it.
+    ``likelihood`` reads. ``reweighting`` and ``objective`` change the training loss only.
     """
 
     def __init__(
@@ -47,18 +47,9 @@ class VAE(Chain):
         latent_dims: int,
         posterior: Posterior | None = None,
         reweighting: Reweighting = Reweighting(),  # noqa: B008
-        training_samples: int = 1,
-        objective: str = "elbo",
-        backward_samples: int | None = None,
+        objective: Objective = Objective(),  # noqa: B008
     ) -> None:
-        super().__init__(
-            1,
-            spec,
-            reweighting=reweighting,
-            training_samples=training_samples,
-            objective=objective,
-            backward_samples=backward_samples,
-        )
+        super().__init__(1, spec, reweighting=reweighting, objective=objective)
         checks.integer("latent_dims", latent_dims, low=1)
         self.encoder = encoder
         self.decoder = decoder

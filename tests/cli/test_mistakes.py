@@ -43,6 +43,7 @@ MODELS: dict[str, dict[str, list[object]]] = {
         "kl-warmup": [-1],
         "training-samples": [0, 100_001],
         "backward-samples": [0, -1],
+        "samples-warmup": [-1],
         "likelihood.value": [0, -1, "nan", "inf"],
     },
     "hvae": {
@@ -59,6 +60,7 @@ MODELS: dict[str, dict[str, list[object]]] = {
         "kl-warmup": [-1],
         "training-samples": [0],
         "backward-samples": [0],
+        "samples-warmup": [-1],
         "likelihood.value": [0],
     },
     "ddpm": {

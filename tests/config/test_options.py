@@ -96,8 +96,16 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "likelihood": LikelihoodConfig(kind="gaussian"),
         },
     ),
-    (replace(MLP, objective="dreg", training_samples=4), IMAGES, {"backward_samples": 2}),
-    (replace(LADDER, objective="iwae", training_samples=4), IMAGES, {"backward_samples": 2}),
+    (
+        replace(MLP, objective="dreg", training_samples=4),
+        IMAGES,
+        {"backward_samples": 2, "samples_warmup": 2},
+    ),
+    (
+        replace(LADDER, objective="iwae", training_samples=4),
+        IMAGES,
+        {"backward_samples": 2, "samples_warmup": 2},
+    ),
     (WARMED, IMAGES, {"kl_balance": True, "kl_warmup": 8}),
     (DEEP, IMAGES, {"levels": 8, "levels_per_size": (0, 3, 4), "blocks": 2, "width": 8, "block": "basic"}),
     (replace(LADDER, q="iaf"), IMAGES, {"flow": FlowConfig(transforms=3), "q": "spline"}),
@@ -300,6 +308,8 @@ def test_importance_weights_are_not_combined_with_weights_of_the_kl(kind, object
 def test_dropout_between_levels_is_refused_where_they_are_asked_twice():
     with pytest.raises(ValueError, match=r"dropout is 0\.1 with objective 'dreg'.*or use objective 'iwae'"):
         HVAEConfig(objective="dreg", dropout=0.1)
+    with pytest.raises(ValueError, match=r"dropout is 0\.1 with backward_samples.*no backward_samples"):
+        HVAEConfig(objective="iwae", training_samples=4, backward_samples=2, dropout=0.1)
     HVAEConfig(objective="iwae", dropout=0.1)
     VAEConfig(objective="dreg", dropout=0.1)
 
@@ -434,8 +444,8 @@ def test_every_option_of_the_data_changes_a_run(plain, place, tmp_path):
 
 
 EVERYTHING: list[ModelConfig] = [
-    VAEConfig(objective="iwae", training_samples=50, backward_samples=5),
-    HVAEConfig(objective="dreg", training_samples=50, backward_samples=5),
+    VAEConfig(objective="iwae", training_samples=50, backward_samples=5, samples_warmup=3),
+    HVAEConfig(objective="dreg", training_samples=50, backward_samples=5, samples_warmup=3),
     VAEConfig(
         latent_dims=5,
         q="spline",

@@ -15,6 +15,7 @@ from ancestral.distributions import DiagonalNormal
 from ancestral.elbo import Reweighting
 from ancestral.evaluation import evaluate, log_likelihood
 from ancestral.marginal import MarginalChain
+from ancestral.objectives import Objective
 from ancestral.spec import DataSpec
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -189,7 +190,7 @@ def test_a_bottom_up_path_by_hand():
 def test_the_training_loss_is_the_reweighted_bound_of_its_samples():
     x = torch.randn(6, 2)
     for samples, weights in itertools.product((1, 5), (Reweighting(), Reweighting(beta=3.0, free_bits=4.0))):
-        chain = Mine(training_samples=samples, reweighting=weights)
+        chain = Mine(objective=Objective(samples=samples), reweighting=weights)
         torch.manual_seed(1)
         loss = chain.training_loss(x)
         torch.manual_seed(1)
@@ -201,8 +202,8 @@ def test_the_training_loss_is_the_reweighted_bound_of_its_samples():
         torch.testing.assert_close(elbo.total, plain.total)
         torch.testing.assert_close(sum(loss.terms.values()), -plain.total.mean().detach())
         assert chain.loss_name == weights.name
-    with pytest.raises(ValueError, match="training_samples is 0"):
-        Mine(training_samples=0)
+    with pytest.raises(ValueError, match="samples is 0"):
+        Mine(objective=Objective(samples=0))
 
 
 @torch.no_grad()

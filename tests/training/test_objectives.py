@@ -13,6 +13,7 @@ from ancestral.config import DataConfig, RunConfig, TrainingConfig
 from ancestral.elbo import Reweighting
 from ancestral.evaluation import log_likelihood
 from ancestral.marginal import MarginalChain
+from ancestral.objectives import Objective
 from ancestral.runs import RunFolder, train_run
 from ancestral.spec import DataSpec
 from ancestral.training import TrainingState, train
@@ -68,13 +69,21 @@ def test_what_an_objective_cannot_do_is_refused():
     class Levels(MarginalChain):
         q_marginal = q_top = p_top = p_step = None
 
-    with pytest.raises(ValueError, match=r"objective is 'iwae': Levels is trained on single levels.*Use obj"):
-        Levels(3, DataSpec((2,)), objective="iwae")
+    with pytest.raises(
+        ValueError, match=r"objective is 'iwae': Levels is trained on single.*Use 'elbo'"
+    ):
+        Levels(3, DataSpec((2,)), objective=Objective("iwae"))
 
     class Paths(Chain):
         q_top = p_top = p_step = None
 
     with pytest.raises(ValueError, match=r"objective is 'dreg' with beta = 0.5 and free_bits = 0.*Leave"):
-        Paths(1, DataSpec((2,)), objective="dreg", reweighting=Reweighting(beta=0.5))
-    with pytest.raises(ValueError, match=r"objective is 'dregs'.*Did you mean 'dreg'"):
-        Paths(1, DataSpec((2,)), objective="dregs")
+        Paths(1, DataSpec((2,)), objective=Objective("dreg"), reweighting=Reweighting(beta=0.5))
+    with pytest.raises(ValueError, match=r"bound is 'dregs'.*Did you mean 'dreg'"):
+        Objective("dregs")
+    with pytest.raises(ValueError, match=r"samples_warmup is 3 and samples is 1.*Leave it at 0"):
+        Objective("iwae", samples_warmup=3)
+    with pytest.raises(ValueError, match=r"backward_samples is 2 with bound 'elbo'"):
+        Objective("elbo", 4, 2)
+    with pytest.raises(ValueError, match=r"backward_samples is 5; it must be"):
+        Objective("iwae", 4, 5)

@@ -16,6 +16,8 @@ from tiny import TRAINING, built, images, saved_images, vectors
 
 LADDER = HVAEConfig(levels=3, width=8, latent_dims=(2,), kl_warmup=4)
 
+MARKOV = HVAEConfig(levels=2, posterior="bottom-up", network="mlp", hidden=(8,), latent_dims=(3, 2))
+
 
 @pytest.mark.parametrize("model", [VAEConfig(network="mlp", hidden=(16,), kl_warmup=4), LADDER], ids=str)
 def test_each_step_weighs_the_kls_as_far_as_it_has_come(model):
@@ -100,3 +102,40 @@ def test_a_run_read_back_has_no_trace_of_it(tmp_path):
     train_run(config, tmp_path / "run", device="cpu")
     chain = load_run(tmp_path / "run")
     assert float(chain.kl_weight) == 1.0
+
+
+@pytest.mark.parametrize("kept", [None, 2])
+@pytest.mark.parametrize("objective", ["elbo", "iwae", "dreg"])
+def test_the_first_steps_take_one_draw(objective, kept):
+    """Step by step the weights of a run of k = 1, and from then on others."""
+    if objective == "elbo" and kept is not None:
+        pytest.skip("it has no weights to choose draws by")
+    data, warmup = images(), 3
+    one = replace(MARKOV, objective=objective)
+    many = replace(one, training_samples=4, samples_warmup=warmup, backward_samples=kept)
+    weights = []
+    for model in (one, many):
+        torch.manual_seed(0)
+        state = TrainingState(built(model, data), replace(TRAINING, steps=warmup + 2))
+        weights.append([])
+        for record in train(state, data):
+            weights[-1].append(torch.cat([p.detach().flatten() for p in state.parameters.values()]))
+            draws = float(record.terms.get("effective_draws", 1.0))
+            assert (draws > 1.001) == (objective != "elbo" and model is many and record.step > warmup)
+    same = [torch.equal(a, b) for a, b in zip(*weights, strict=True)]
+    assert same == [True] * warmup + [False] * 2
+
+
+@pytest.mark.filterwarnings("default")
+def test_compiled_steps_take_one_draw_first_too():
+    data = images()
+    model = replace(MARKOV, objective="dreg", training_samples=4, samples_warmup=2, backward_samples=2)
+    found = []
+    for compile in ("off", "on"):
+        torch.manual_seed(0)
+        state = TrainingState(built(model, data), replace(TRAINING, steps=4, compile=compile))
+        found.append([float(record.terms["effective_draws"]) for record in train(state, data)])
+        assert state.compiled == (compile == "on")
+    assert found[1] == pytest.approx(found[0], abs=1e-3)
+    assert found[0][:2] == pytest.approx([1.0, 1.0])
+    assert min(found[0][2:]) > 1.001

@@ -16,6 +16,7 @@ from ancestral.hierarchical import LadderHVAE, MarkovHVAE
 from ancestral.networks import MLP, ConvDecoder, ConvEncoder
 from ancestral.networks.deep_ladder import Plan, deep_parts
 from ancestral.networks.ladder import VECTOR, Parts, basic_parts, level_sizes
+from ancestral.objectives import Objective
 from ancestral.scaling import Scaling
 from ancestral.spec import DataSpec
 from ancestral.vae import VAE
@@ -72,6 +73,12 @@ def _reweighting(config: VAEConfig | HVAEConfig) -> Reweighting:
     return Reweighting(config.beta, config.free_bits, config.kl_warmup, balance)
 
 
+def _objective(config: VAEConfig | HVAEConfig) -> Objective:
+    return Objective(
+        config.objective, config.training_samples, config.backward_samples, config.samples_warmup
+    )
+
+
 def build_vae(config: VAEConfig, spec: DataSpec, scaling: Scaling) -> VAE:
     """A VAE."""
     conv = _is_conv(config, spec)
@@ -87,9 +94,7 @@ def build_vae(config: VAEConfig, spec: DataSpec, scaling: Scaling) -> VAE:
         latent_dims=latent,
         posterior=posterior,
         reweighting=_reweighting(config),
-        training_samples=config.training_samples,
-        objective=config.objective,
-        backward_samples=config.backward_samples,
+        objective=_objective(config),
     )
 
 
@@ -118,9 +123,7 @@ def build_markov(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> Markov
         latent_dims=dims,
         laws=laws,
         reweighting=_reweighting(config),
-        training_samples=config.training_samples,
-        objective=config.objective,
-        backward_samples=config.backward_samples,
+        objective=_objective(config),
     )
 
 
@@ -144,9 +147,7 @@ def build_ladder(config: HVAEConfig, spec: DataSpec, scaling: Scaling) -> Ladder
         latent_shapes=parts.latent_shapes,
         laws=laws,
         reweighting=_reweighting(config),
-        training_samples=config.training_samples,
-        objective=config.objective,
-        backward_samples=config.backward_samples,
+        objective=_objective(config),
     )
     chain.start.data.copy_(parts.start)
     return chain

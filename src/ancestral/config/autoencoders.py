@@ -90,6 +90,8 @@ class VAEConfig:
     backward_samples: int | None = None
     """iwae, dreg: the gradient through so many of the k draws, chosen by their weights: the same on average,
     for about half of the time where they are few of many. By default through all."""
+    samples_warmup: int = 0
+    """Steps at the start with one draw in place of k, a k-th of the work, for what is learnt first."""
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
 
     __pydantic_config__: ClassVar = STRICT
@@ -165,6 +167,8 @@ class HVAEConfig:
     backward_samples: int | None = None
     """iwae, dreg: the gradient through so many of the k draws, chosen by their weights: the same on average,
     for about half of the time where they are few of many. By default through all."""
+    samples_warmup: int = 0
+    """Steps at the start with one draw in place of k, a k-th of the work, for what is learnt first."""
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
 
     __pydantic_config__: ClassVar = STRICT
@@ -202,10 +206,12 @@ class HVAEConfig:
             )
         checks.integer("training_samples", self.training_samples, low=1, high=100_000)
         _check_objective(self)
-        if self.objective == "dreg" and self.dropout > 0:
+        if self.dropout > 0 and (self.objective == "dreg" or self.backward_samples is not None):
+            what = "objective 'dreg'" if self.objective == "dreg" else "backward_samples"
             raise ValueError(
-                f"dropout is {self.dropout:g} with objective 'dreg', which asks the posterior's laws twice "
-                "and would find other units dropped. Set dropout to 0, or use objective 'iwae'."
+                f"dropout is {self.dropout:g} with {what}, which asks the posterior's laws twice and "
+                "would find other units dropped. Set dropout to 0, or use objective 'iwae' with no "
+                "backward_samples."
             )
 
     def _only_of_its_posterior(self) -> None:
@@ -238,6 +244,12 @@ class HVAEConfig:
 
 def _check_objective(config: VAEConfig | HVAEConfig) -> None:
     checks.one_of("objective", config.objective, get_args(Objective))
+    checks.integer("samples_warmup", config.samples_warmup, low=0)
+    if config.samples_warmup and config.training_samples == 1:
+        raise ValueError(
+            f"samples_warmup is {config.samples_warmup} and training_samples is 1: there is one draw at all "
+            "times. Leave it at 0, or give more training_samples."
+        )
     if config.backward_samples is not None:
         checks.integer("backward_samples", config.backward_samples, low=1, high=config.training_samples)
         if config.objective == "elbo":

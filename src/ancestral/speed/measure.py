@@ -148,7 +148,7 @@ def step_cost(
     Bytes: the parameters' (``parameter_traffic``), and what the step keeps for its backward pass, written
     once and read once. A compiled step may keep less.
     """
-    rows = training.batch_size * chain.training_samples
+    rows = training.batch_size * chain.objective.samples
     dtype = compute_dtype(training.precision, device, chain, rows=rows)
     with own_randomness(device):
         x = data.batch(torch.arange(training.batch_size)).to(device)

@@ -39,7 +39,7 @@ class TrainingState:
         if not self.parameters:
             raise ValueError(f"{type(chain).__name__} has no parameters; there is nothing to train.")
         self.device = next(iter(self.parameters.values())).device
-        rows = config.batch_size * chain.training_samples
+        rows = config.batch_size * chain.objective.samples
         self.dtype = compute_dtype(config.precision, self.device, chain, rows=rows)
         """What networks compute in, decided once: a run that is gone on with keeps it."""
         self.compiled: bool | None = None
