@@ -252,7 +252,7 @@ def measure(
         "data": folder.config.data.source,
         "split": "test",
         **result.json(),
-        "gaps": _gaps(chain, data, result),
+        "gaps": _gaps(chain, data, result, progress),
         "parameters": sum(p.numel() for p in chain.parameters()),
         "latent_dims": latent_dims(chain),
         "train_images_per_second": timing[-1]["images_per_second"] if timing else None,
@@ -264,12 +264,13 @@ def measure(
     return Compared(folder.name, chain, figures, samples)
 
 
-def _gaps(chain: Chain, data: Dataset, result: Evaluation) -> dict[str, Any] | None:
+def _gaps(chain: Chain, data: Dataset, result: Evaluation, progress: Progress) -> dict[str, Any] | None:
     """Where the ELBO loses, as JSON; None where q is fixed or there is no tighter bound."""
     if isinstance(chain, MarginalChain) or result.tighter is None or result.tighter.samples == 1:
         return None
     n = min(GAP_EXAMPLES, result.n)
-    return bound_gaps(chain, data.test.x[:n], tighter=result.tighter.first(n), fitting=_FITTING).json()
+    tighter = result.tighter.first(n)
+    return bound_gaps(chain, data.test.x[:n], tighter=tighter, fitting=_FITTING, progress=progress).json()
 
 
 def _curve(chain: Chain, ruler: Ruler, path: Path) -> dict[str, Any] | None:

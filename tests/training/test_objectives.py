@@ -69,9 +69,7 @@ def test_what_an_objective_cannot_do_is_refused():
     class Levels(MarginalChain):
         q_marginal = q_top = p_top = p_step = None
 
-    with pytest.raises(
-        ValueError, match=r"objective is 'iwae': Levels is trained on single.*Use 'elbo'"
-    ):
+    with pytest.raises(ValueError, match=r"objective is 'iwae': Levels is trained on single.*Use 'elbo'"):
         Levels(3, DataSpec((2,)), objective=Objective("iwae"))
 
     class Paths(Chain):

@@ -63,11 +63,15 @@ def fitted_elbo(
     rows, found = rows_at_once(chain, x, rows), []
     with frozen(chain):
         for some in slices(len(x), rows // fitting.samples):
-            h = fitted_features(chain, x[some], fitting)
+            size = some.stop - some.start
+
+            def fitted(share: float, start: int = some.start, size: int = size) -> None:
+                done((start + share * size) / len(x))
+
+            h = fitted_features(chain, x[some], fitting, done=fitted)
             with torch.no_grad():
                 elbo = averaged_elbo(chain, x[some], h, samples=fitting.test_samples, rows=rows)
             found.append(elbo.total.double())
-            done(some.stop / len(x))
     return torch.cat(found)
 
 
@@ -89,7 +93,9 @@ def check_can_fit(chain: Chain, x: Tensor) -> None:
         )
 
 
-def fitted_features(chain: Chain, x: Tensor, fitting: Fitting) -> Features:
+def fitted_features(
+    chain: Chain, x: Tensor, fitting: Fitting, *, done: Done = lambda share: None
+) -> Features:
     """The features that give each example of x its largest ELBO, all examples at once."""
     with torch.no_grad():
         start = chain.features(x)
@@ -105,4 +111,5 @@ def fitted_features(chain: Chain, x: Tensor, fitting: Fitting) -> Features:
             for one, gradient in zip(leaves, gradients, strict=True):
                 one.grad = gradient
             optimiser.step()
+            done((step + 1) / fitting.steps)
     return map_features(h, Tensor.detach)
