@@ -32,8 +32,9 @@ class TrainingDiverged(RuntimeError):
         self.step = step
         self.term = term
         super().__init__(
-            f"training diverged at step {step}: {term} is not finite. Lower the learning rate or the "
-            "clip, lengthen the warm-up, or train in fp32."
+            f"training diverged at step {step}: {term} is not finite. Leave steep steps out (skip, at "
+            "some ten times the gradient's usual norm), lower the learning rate or the clip, lengthen the "
+            "warm-up, or train in fp32."
         )
 
 
