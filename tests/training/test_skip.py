@@ -13,7 +13,7 @@ import torch
 from ancestral.cli.progress import describe
 from ancestral.config import TrainingConfig
 from ancestral.runs import fit
-from ancestral.training import TrainingDiverged, TrainingState, train
+from ancestral.training import TrainingDiverged, TrainingState, gradient, train
 from tiny import MODELS, TRAINING, built, images
 
 
@@ -136,12 +136,56 @@ def test_the_count_is_in_the_records(tmp_path):
     assert any(report["kind"] == "note" and "skipped" in report["text"] for report in reports)
 
 
-def test_a_gradient_that_is_not_finite_is_no_step_to_skip():
+def test_what_is_not_finite_is_above_any_threshold():
     one = state(replace(TRAINING, skip=0.5))
-    for bad in (float("nan"), float("inf")):
-        assert float(one.too_steep(torch.tensor(bad))) == 0.0
-    assert [float(one.too_steep(torch.tensor(norm))) for norm in (0.49, 0.51)] == [0.0, 1.0]
+    norms = (0.49, 0.51, float("inf"), float("nan"))
+    assert [float(one.too_steep(torch.tensor(norm))) for norm in norms] == [0.0, 1.0, 1.0, 1.0]
+    # But a loss that is not finite is no matter of a steep step.
     with torch.no_grad():
         next(iter(one.parameters.values())).fill_(torch.inf)
     with pytest.raises(TrainingDiverged):
         next(train(one, images()))
+
+
+@pytest.mark.filterwarnings("ignore:.*were skipped")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_a_step_whose_gradient_overflows_is_left_out(optimizer, bad, monkeypatch):
+    """At step 3 alone: everything stays what it was and training goes on."""
+    plain, data = gradient.Gradient._plain, images()
+
+    def spoilt(self, x):
+        loss = plain(self, x)
+        if self.state.step == 2:
+            for bucket in self.state.buckets:
+                bucket.gradient[:3] = bad
+        return loss
+
+    monkeypatch.setattr(gradient.Gradient, "_plain", spoilt)
+    one = state(replace(TRAINING, steps=6, optimizer=optimizer, skip=1e9))
+    before = None
+    for record in train(one, data):
+        after = {name: tensor.clone() for name, tensor in one.tensors().items()}
+        if record.step == 3:
+            same = [torch.equal(after[name], before[name]) for name in after if "skipped" not in name]
+            assert all(same)
+            assert bool(record.skipped)
+        before = after
+    assert float(one.skipped) == 1.0
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in one.tensors().values())
+    with pytest.raises(TrainingDiverged, match="step 3: the gradient"):
+        list(train(state(replace(TRAINING, steps=6, optimizer=optimizer)), data))
+
+
+@pytest.mark.filterwarnings("ignore:.*were skipped")
+def test_gradients_that_are_never_finite_end_the_run(monkeypatch):
+    plain, data = gradient.Gradient._plain, images()
+
+    def spoilt(self, x):
+        loss = plain(self, x)
+        self.state.buckets[0].gradient[:] = float("nan")
+        return loss
+
+    monkeypatch.setattr(gradient.Gradient, "_plain", spoilt)
+    with pytest.raises(TrainingDiverged, match="step 20: the gradient"):
+        list(train(state(replace(TRAINING, steps=40, log_every=4, skip=1e9)), data))

@@ -23,6 +23,8 @@ _STEP = 2
 """Keeps a step's random numbers apart from the data order's."""
 _MANY = 0.1
 """Share of skipped steps above which the user is told of them."""
+_LOST = 20
+"""Skipped steps in a row after which a gradient that is not finite is no accident."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -97,7 +99,7 @@ def train(
             if device.type == "cpu" or looked_at(config, record.step):
                 check_finite(record)
             state.update(skip)
-            told.look()
+            told.look(record)
             yield record
 
 
@@ -108,15 +110,24 @@ class _Skips:
         self.state = state
         self.note = note
         self.step, self.skipped = state.step, float(state.skipped)
+        self.row = 0
+        """Steps skipped in a row, up to the last look."""
 
-    def look(self) -> None:
-        """At the steps of which the loss is recorded, as looking waits for a GPU."""
+    def look(self, record: StepRecord) -> None:
+        """At the steps of which the loss is recorded, as looking waits for a GPU.
+
+        ``TrainingDiverged`` where ``_LOST`` steps in a row were skipped and this one's gradient is not
+        finite: then it is not a rare batch that overflows.
+        """
         config, step = self.state.config, self.state.step
         if not config.skip or (step % config.log_every and step != config.steps):
             return
         skipped = float(self.state.skipped)
         new, of = skipped - self.skipped, step - self.step
         self.step, self.skipped = step, skipped
+        self.row = self.row + of if new >= of else 0
+        if self.row >= _LOST and not _finite(record.gradient_norm):
+            raise TrainingDiverged(step, "the gradient")
         if new > _MANY * of:
             self.note(
                 f"{new:.0f} of the last {of} steps were skipped, {skipped:.0f} of {step} in all: their "
@@ -145,8 +156,12 @@ def looked_at(config: TrainingConfig, step: int) -> bool:
 
 
 def check_finite(record: StepRecord) -> None:
-    """Raise ``TrainingDiverged`` with the first term that is not finite, if there is one."""
-    if _finite(record.gradient_norm) and _finite(record.loss):
+    """Raise ``TrainingDiverged`` with the first term that is not finite, if there is one.
+
+    A gradient may be so where the step is skipped.
+    """
+    left_out = record.skipped is not None and bool(record.skipped)
+    if _finite(record.loss) and (left_out or _finite(record.gradient_norm)):
         return
     for name, term in record.terms.items():
         if not _finite(term):

@@ -104,11 +104,11 @@ class TrainingState:
     def too_steep(self, norm: Tensor) -> Tensor | None:
         """1.0 for a gradient whose norm is above ``config.skip``, else 0.0; None where no step is skipped.
 
-        A norm that is not finite is not too steep but a defect: it goes on to where training stops.
+        A norm that is not finite is above it: where a bound is 1e23 nats, its gradient may overflow.
         """
         if not self.config.skip:
             return None
-        return ((norm > self.config.skip) & norm.isfinite()).float()
+        return (~(norm <= self.config.skip)).float()
 
     def update(self, skip: Tensor | None = None) -> None:
         """One optimiser step from the gradient there is, and one of the average.
@@ -118,6 +118,9 @@ class TrainingState:
         step = self.step
         rate = self.learning_rate(step)
         for muon in self.muon:
+            if skip is not None:
+                # What is not finite would be so times 0 as well.
+                muon.bucket.gradient.masked_fill_(skip.bool(), 0.0)
             muon.step(rate, skip)
         if self.optimizer is not None:
             for group in self.optimizer.param_groups:
