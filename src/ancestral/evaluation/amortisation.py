@@ -20,7 +20,7 @@ from torch import Tensor
 from ancestral import checks
 from ancestral.chain import Chain
 from ancestral.evaluation.hmc import frozen
-from ancestral.evaluation.pieces import Done, averaged_elbo, rows_at_once, slices
+from ancestral.evaluation.pieces import Done, averaged_elbo, rows_at_once, slices, within_slice
 from ancestral.features import Features, feature_tensors, map_features
 from ancestral.marginal import MarginalChain
 
@@ -63,12 +63,7 @@ def fitted_elbo(
     rows, found = rows_at_once(chain, x, rows), []
     with frozen(chain):
         for some in slices(len(x), rows // fitting.samples):
-            size = some.stop - some.start
-
-            def fitted(share: float, start: int = some.start, size: int = size) -> None:
-                done((start + share * size) / len(x))
-
-            h = fitted_features(chain, x[some], fitting, done=fitted)
+            h = fitted_features(chain, x[some], fitting, done=within_slice(done, some, len(x)))
             with torch.no_grad():
                 elbo = averaged_elbo(chain, x[some], h, samples=fitting.test_samples, rows=rows)
             found.append(elbo.total.double())

@@ -25,7 +25,7 @@ from torch.nn import functional
 from ancestral import checks
 from ancestral.chain import Chain
 from ancestral.evaluation.hmc import State, Tempered, frozen, transition
-from ancestral.evaluation.pieces import Done, rows_at_once, slices
+from ancestral.evaluation.pieces import Done, rows_at_once, slices, within_slice
 
 _SPREAD = 4.0
 """How far the sigmoid of the schedule reaches to each side."""
@@ -87,7 +87,7 @@ def annealed(
     parts = []
     with frozen(chain):
         for some in slices(len(x), rows // chains):
-            within = _within(done, some, len(x))
+            within = within_slice(done, some, len(x))
             parts.append(_annealed(Tempered(chain, x[some]), chains, options, rows=rows, done=within))
     return Annealed(
         torch.cat([part.log_weights for part in parts]), torch.cat([part.acceptance for part in parts])
@@ -130,7 +130,7 @@ def _annealed(law: Tempered, chains: int, options: Annealing, *, rows: int, done
     weights, chances = [], []
     for some in slices(chains, size):
         count = some.stop - some.start
-        found, chance = _led(law, law.draw(count), steps, options, done=_within(done, some, chains))
+        found, chance = _led(law, law.draw(count), steps, options, done=within_slice(done, some, chains))
         weights.append(found)
         chances.append(chance * count)
     return Annealed(torch.cat(weights, dim=1), torch.stack(chances).sum(dim=0) / chains)
@@ -194,8 +194,3 @@ def _between(found: Tensor, count: int) -> Tensor:
     lines = functional.pad(found.T[:, None], (_SMOOTH // 2, _SMOOTH // 2), mode="replicate")
     lines = functional.avg_pool1d(lines, _SMOOTH, stride=1)
     return functional.interpolate(lines, size=count, mode="linear", align_corners=True)[:, 0].T
-
-
-def _within(done: Done, some: slice, total: int) -> Done:
-    """Tells of a share of some of the work as of a share of all."""
-    return lambda share: done((some.start + share * (some.stop - some.start)) / total)

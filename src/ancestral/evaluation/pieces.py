@@ -38,6 +38,11 @@ def slices(n: int, size: int) -> Iterator[slice]:
     return (slice(n * i // count, n * (i + 1) // count) for i in range(count))
 
 
+def within_slice(done: Done, some: slice, total: int) -> Done:
+    """Tells of a share of a slice of ``total`` things as of a share of them all."""
+    return lambda share: done((some.start + share * (some.stop - some.start)) / total)
+
+
 def averaged_elbo(chain: Chain, x: Tensor, h: Features, *, samples: int, rows: int) -> Elbo:
     """``chain.elbo`` of x, (n, *shape), with features h, from at most ``rows`` paths at once (at least n)."""
     total: Elbo | None = None
