@@ -13,7 +13,7 @@ import torch
 from ancestral.chain import Chain
 from ancestral.config import RunConfig, TrainingConfig
 from ancestral.data import Dataset
-from ancestral.precision import autocast, compute_dtype, name_of
+from ancestral.precision import autocast, name_of
 from ancestral.randomness import own_randomness
 from ancestral.runs import RunDiverged, load_configured
 from ancestral.runs.fitting import initial_chain, resident
@@ -23,6 +23,7 @@ from ancestral.speed.host import host_share
 from ancestral.speed.memory import held, parameter_traffic, peak, reset_peak, saved_bytes
 from ancestral.training import TrainingDiverged, TrainingState, train
 from ancestral.training.flops import Work, training_work
+from ancestral.training.state import training_dtype
 
 _WARM, _PROFILED, _LEAST = 5, 3, 5
 """Steps that are not timed, that are profiled, and that are timed at least."""
@@ -148,8 +149,7 @@ def step_cost(
     Bytes: the parameters' (``parameter_traffic``), and what the step keeps for its backward pass, written
     once and read once. A compiled step may keep less.
     """
-    rows = training.batch_size * chain.objective.samples
-    dtype = compute_dtype(training.precision, device, chain, rows=rows)
+    dtype = training_dtype(training, chain, device)
     with own_randomness(device):
         x = data.batch(torch.arange(training.batch_size)).to(device)
         chain.train()

@@ -49,7 +49,11 @@ class Muon:
     def step(self, rate: float, skip: Tensor | None = None) -> None:
         """One step from the bucket's gradient; where ``skip`` is 1.0, nothing is changed."""
         weight, gradient = self.bucket.weight.detach(), self.bucket.gradient
-        taken = torch.ones((), device=weight.device) if skip is None else 1.0 - skip
+        taken = torch.ones((), device=weight.device)
+        if skip is not None:
+            taken = 1.0 - skip
+            # What is not finite would be so times 0 as well.
+            gradient.masked_fill_(skip.bool(), 0.0)
         self.momentum.lerp_(gradient, ((1.0 - MOMENTUM) * taken).to(weight.dtype))
         # Nesterov's: as if the next momentum were known already.
         ahead = gradient.lerp(self.momentum, MOMENTUM)

@@ -22,6 +22,12 @@ _MOMENTUM = "momentum"
 _SKIPPED = "training/skipped"
 
 
+def training_dtype(config: TrainingConfig, chain: Chain, device: torch.device) -> torch.dtype:
+    """What the chain's networks compute in while it is trained as ``config`` says."""
+    rows = config.batch_size * chain.objective.samples
+    return compute_dtype(config.precision, device, chain, rows=rows)
+
+
 class TrainingState:
     """A chain in training, with its optimiser and exponential moving average (EMA).
 
@@ -39,8 +45,7 @@ class TrainingState:
         if not self.parameters:
             raise ValueError(f"{type(chain).__name__} has no parameters; there is nothing to train.")
         self.device = next(iter(self.parameters.values())).device
-        rows = config.batch_size * chain.objective.samples
-        self.dtype = compute_dtype(config.precision, self.device, chain, rows=rows)
+        self.dtype = training_dtype(config, chain, self.device)
         """What networks compute in, decided once: a run that is gone on with keeps it."""
         self.compiled: bool | None = None
         """Whether steps are compiled; None until the first step decides it."""
@@ -118,9 +123,6 @@ class TrainingState:
         step = self.step
         rate = self.learning_rate(step)
         for muon in self.muon:
-            if skip is not None:
-                # What is not finite would be so times 0 as well.
-                muon.bucket.gradient.masked_fill_(skip.bool(), 0.0)
             muon.step(rate, skip)
         if self.optimizer is not None:
             for group in self.optimizer.param_groups:
