@@ -104,7 +104,7 @@ class Chain(nn.Module, ABC):
         self.register_buffer("kl_weight", torch.ones(()) if reweighting.kl_warmup else None, persistent=False)
         self.objective = objective
         # That of the step which was told last; compiled steps are compiled again where it changes.
-        self.objective_now = objective.at(objective.samples_warmup)
+        self.objective_now = objective
 
     @property
     def loss_name(self) -> str:
@@ -259,6 +259,7 @@ class Chain(nn.Module, ABC):
         """
         now = self.objective.at(step)
         if now != self.objective_now:
+            # Set where it changes only: what compiled steps were compiled for stays the same object.
             self.objective_now = now
         if self.kl_weight is not None:
             self.kl_weight.fill_(self.reweighting.kl_weight(step))

@@ -67,6 +67,27 @@ def number(
         raise ValueError(f"{what} is {value:g}; it must be {allowed}.")
 
 
+def draws(what: str, samples: int, *, warmup: int, backward: int | None, unweighted: str | None) -> None:
+    """Refuse what does not fit so many ``samples``, called ``what``, in each training step.
+
+    ``warmup`` is the number of first steps of one draw, and ``backward`` how many of the draws the gradient
+    goes through, chosen by their weights; ``unweighted`` says where there are none.
+    """
+    integer("samples_warmup", warmup, low=0)
+    if warmup and samples == 1:
+        raise ValueError(
+            f"samples_warmup is {warmup} and {what} is 1: there is one draw at all times. Leave it at 0, or "
+            f"give more {what}."
+        )
+    if backward is not None:
+        integer("backward_samples", backward, low=1, high=samples)
+        if unweighted is not None:
+            raise ValueError(
+                f"backward_samples is {backward} {unweighted}, which has no weights to choose draws by. "
+                "Leave it out, or use objective iwae or dreg."
+            )
+
+
 def suffix(name: str, path: Path, allowed: Sequence[str]) -> None:
     """Refuse a path that does not end in one of ``allowed``, such as ".png"."""
     if path.suffix not in allowed:

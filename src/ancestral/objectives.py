@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -96,19 +96,13 @@ class Objective:
     def __post_init__(self) -> None:
         checks.one_of("bound", self.bound, OBJECTIVES)
         checks.integer("samples", self.samples, low=1)
-        checks.integer("samples_warmup", self.samples_warmup, low=0)
-        if self.samples_warmup and self.samples == 1:
-            raise ValueError(
-                f"samples_warmup is {self.samples_warmup} and samples is 1: there is one draw at all times. "
-                "Leave it at 0, or give more samples."
-            )
-        if self.backward_samples is not None:
-            checks.integer("backward_samples", self.backward_samples, low=1, high=self.samples)
-            if self.bound == "elbo":
-                raise ValueError(
-                    f"backward_samples is {self.backward_samples} with bound 'elbo', which has no weights to "
-                    "choose draws by. Leave it out, or use 'iwae' or 'dreg'."
-                )
+        checks.draws(
+            "samples",
+            self.samples,
+            warmup=self.samples_warmup,
+            backward=self.backward_samples,
+            unweighted="with bound 'elbo'" if self.bound == "elbo" else None,
+        )
 
     def check(self, reweighting: Reweighting) -> None:
         """Refuse importance weights whose terms are re-weighted besides."""
@@ -120,8 +114,8 @@ class Objective:
             )
 
     def at(self, step: int) -> Objective:
-        """The objective of one step, from 0, without a warm-up."""
-        return Objective(self.bound) if step < self.samples_warmup else replace(self, samples_warmup=0)
+        """What one step, from 0, is trained on: one draw in the warm-up, then the objective itself."""
+        return Objective(self.bound) if step < self.samples_warmup else self
 
     @property
     def name(self) -> str:

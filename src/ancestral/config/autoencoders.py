@@ -13,7 +13,7 @@ Network = Literal["auto", "mlp", "conv"]
 Activation = Literal["silu", "relu", "tanh", "gelu"]
 Posterior = Literal["top-down", "bottom-up"]
 LadderBlock = Literal["auto", "basic", "bottleneck"]
-Objective = Literal["elbo", "iwae", "dreg"]
+ObjectiveName = Literal["elbo", "iwae", "dreg"]
 Q = Literal["diagonal", "full", "iaf", "spline"]
 
 SHALLOW = 6
@@ -84,7 +84,7 @@ class VAEConfig:
     """Steps over which the weight of the KL in the loss rises from 0; the reported ELBO always has 1."""
     training_samples: int = 1
     """Monte Carlo draws per example in the loss, k."""
-    objective: Objective = "elbo"
+    objective: ObjectiveName = "elbo"
     """elbo: its mean over the k draws. iwae: the importance-weighted bound of k draws (of one, the elbo with
     log-ratios for KLs). dreg: the same bound, with a gradient that a large k does not drown in noise."""
     backward_samples: int | None = None
@@ -161,7 +161,7 @@ class HVAEConfig:
     """During that warm-up, weigh each level's KL by its share of them all, so that weak levels stay alive."""
     training_samples: int = 1
     """Monte Carlo paths per example in the loss, k."""
-    objective: Objective = "elbo"
+    objective: ObjectiveName = "elbo"
     """elbo: its mean over the k paths. iwae: the importance-weighted bound of k paths (of one, the elbo with
     log-ratios for KLs). dreg: the same bound, with a gradient that a large k does not drown in noise."""
     backward_samples: int | None = None
@@ -243,20 +243,14 @@ class HVAEConfig:
 
 
 def _check_objective(config: VAEConfig | HVAEConfig) -> None:
-    checks.one_of("objective", config.objective, get_args(Objective))
-    checks.integer("samples_warmup", config.samples_warmup, low=0)
-    if config.samples_warmup and config.training_samples == 1:
-        raise ValueError(
-            f"samples_warmup is {config.samples_warmup} and training_samples is 1: there is one draw at all "
-            "times. Leave it at 0, or give more training_samples."
-        )
-    if config.backward_samples is not None:
-        checks.integer("backward_samples", config.backward_samples, low=1, high=config.training_samples)
-        if config.objective == "elbo":
-            raise ValueError(
-                f"backward_samples is {config.backward_samples} and objective is 'elbo', which has no "
-                "weights to choose draws by. Leave it out, or use objective iwae or dreg."
-            )
+    checks.one_of("objective", config.objective, get_args(ObjectiveName))
+    checks.draws(
+        "training_samples",
+        config.training_samples,
+        warmup=config.samples_warmup,
+        backward=config.backward_samples,
+        unweighted="and objective is 'elbo'" if config.objective == "elbo" else None,
+    )
     if config.objective != "elbo":
         if config.objective == "dreg" and config.q in ("iaf", "spline"):
             raise ValueError(
