@@ -154,22 +154,29 @@ class Chain(nn.Module, ABC):
     # Paths ------------------------------------------------------------------------------------------
 
     def path(
-        self, x: Tensor, h: Features | None = None, *, z: Sequence[Tensor] | None = None
+        self,
+        x: Tensor,
+        h: Features | None = None,
+        *,
+        z: Sequence[Tensor] | None = None,
+        redraw: bool = False,
     ) -> Iterator[Link]:
         """Draw one path z ~ q(z_{1:T}|x) per example and yield its links, each level once.
 
         ``x`` is (n, *shape); ``h`` its features, where they are there already, or (n · k, …) for k paths an
         example, one after another. With ``z``, z_1 … z_T, nothing is drawn: the links are those of these
-        latents. Walking lazily keeps two levels in memory, whatever T is.
+        latents. With ``redraw`` they are made once more with the noise that they were drawn with, and so
+        are functions of q's parameters (``resampled``). Walking lazily keeps two levels in memory, whatever
+        T is.
         """
         h = self.features(x) if h is None else h
         q = self.q_top(h)
-        value = q.rsample() if z is None else z[-1]
+        value = _value(q, None if z is None else z[-1], redraw)
         yield Link(self.T, value, q, partial(self.p_top, len(value)), closed=has_closed_kl(q))
         state = self.carry(None, value, self.T)
         for t in range(self.T, 1, -1):
             q = self.q_step(state, h, t)
-            value = q.rsample() if z is None else z[t - 2]
+            value = _value(q, None if z is None else z[t - 2], redraw)
             yield Link(t - 1, value, q, partial(self.p_step, state, t), closed=has_closed_kl(q))
             state = self.carry(state, value, t - 1)
         yield Link(0, x, None, partial(self.p_step, state, 1), closed=False)
@@ -326,18 +333,31 @@ class BottomUpChain(Chain):
         return self.q_first(h)
 
     def path(
-        self, x: Tensor, h: Features | None = None, *, z: Sequence[Tensor] | None = None
+        self,
+        x: Tensor,
+        h: Features | None = None,
+        *,
+        z: Sequence[Tensor] | None = None,
+        redraw: bool = False,
     ) -> Iterator[Link]:
         """As ``Chain.path``, from the data upwards."""
         h = self.features(x) if h is None else h
         below, q_below = x, None
         for t in range(1, self.T + 1):
             q = self.q_first(h) if t == 1 else self.q_up(below, t)
-            value = q.rsample() if z is None else z[t - 1]
+            value = _value(q, None if z is None else z[t - 1], redraw)
             yield Link(t - 1, below, q_below, partial(self.p_step, value, t), closed=False)
             below, q_below = value, q
         assert q_below is not None
         yield Link(self.T, below, q_below, partial(self.p_top, len(below)), closed=has_closed_kl(q_below))
+
+
+def _value(q: Distribution, z: Tensor | None, redraw: bool) -> Tensor:
+    """A draw of q; or z itself; or z once more, with the noise that it was drawn with."""
+    if z is None:
+        return q.rsample()
+    found: Tensor = q.redrawn(z) if redraw else z  # type: ignore[attr-defined]
+    return found
 
 
 def has_closed_kl(q: Distribution) -> bool:

@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 Shape = torch.Size | list[int] | tuple[int, ...]
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+_TOGETHER = 8
+"""Factors of which one logarithm is taken: as many as are unrolled in a compiled graph."""
 
 
 def sum_event(values: Tensor) -> Tensor:
@@ -66,6 +68,10 @@ class DiagonalNormal(Factorised):
         )
         return torch.addcmul(self.loc, self.scale, eps)
 
+    def redrawn(self, value: Tensor) -> Tensor:
+        """The draw ``value`` once more, with the ε that it was made from, as a function of loc and scale."""
+        return torch.addcmul(self.loc, self.scale, ((value - self.loc) / self.scale).detach())
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density, (n,)."""
         scaled = (value - self.loc) / self.scale
@@ -110,14 +116,23 @@ class FullNormal(Distribution):
         eps = torch.randn(
             torch.Size(sample_shape) + self.factor.shape[:-1], dtype=self.loc.dtype, device=self.loc.device
         )
+        return self._from(eps, 1 + len(sample_shape))
+
+    def redrawn(self, value: Tensor) -> Tensor:
+        """The draw ``value`` once more, with the ε that it was made from, as a function of loc and factor."""
+        return self._from(self._noise(value).detach(), 1)
+
+    def _from(self, eps: Tensor, axis: int) -> Tensor:
         # Not as a matrix product, which autocast would take in bf16.
-        shift = (self.factor * eps.unsqueeze(-2)).sum(dim=-1)
-        return self.loc + shift.movedim(-1, 1 + len(sample_shape))
+        return self.loc + (self.factor * eps.unsqueeze(-2)).sum(dim=-1).movedim(-1, axis)
+
+    def _noise(self, value: Tensor) -> Tensor:
+        shift = (value - self.loc).movedim(1, -1).unsqueeze(-1)
+        return torch.linalg.solve_triangular(self.factor, shift, upper=False).squeeze(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density, (n,)."""
-        shift = (value - self.loc).movedim(1, -1).unsqueeze(-1)
-        eps = torch.linalg.solve_triangular(self.factor, shift, upper=False).squeeze(-1)
+        eps = self._noise(value)
         log_scale = self.factor.diagonal(dim1=-2, dim2=-1).log()
         return sum_event(-0.5 * eps.square() - log_scale - _HALF_LOG_2PI)
 
@@ -191,4 +206,19 @@ class Bernoulli(Factorised):
         """
         logits = self.logits.reshape(len(value), -1, value[0].numel())
         linear = torch.bmm(logits, value.reshape(len(value), -1, 1).to(logits.dtype))[:, :, 0]
-        return (linear - F.softplus(logits).sum(dim=-1)).flatten()
+        return (linear - _softplus_sum(logits)).flatten()
+
+
+def _softplus_sum(u: Tensor) -> Tensor:
+    """Σ softplus(u) over the last axis.
+
+    In a graph that is not differentiated, with one logarithm for eight entries: Σ log(1 + e^{−|u|}) is the
+    logarithm of a product of factors within (1, 2]. Step by step, every factor would pass through memory.
+    """
+    if torch.is_grad_enabled() or not torch.compiler.is_compiling():
+        return F.softplus(u).sum(dim=-1)
+    rows = u.shape[-1] // _TOGETHER
+    whole = rows * _TOGETHER
+    factors = (1.0 + torch.exp(-u[..., :whole].abs())).unflatten(-1, (_TOGETHER, rows))
+    logarithms = factors.prod(dim=-2).log().sum(dim=-1)
+    return logarithms + u[..., :whole].clamp(min=0).sum(dim=-1) + F.softplus(u[..., whole:]).sum(dim=-1)

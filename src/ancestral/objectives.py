@@ -63,8 +63,10 @@ class Paths(Protocol):
     def features(self, x: Tensor) -> Features:
         """What q reads of x."""
 
-    def path(self, x: Tensor, h: Any = None, *, z: Sequence[Tensor] | None = None) -> Iterator[Level]:
-        """The links of a path drawn from q, or of the path z."""
+    def path(
+        self, x: Tensor, h: Any = None, *, z: Sequence[Tensor] | None = None, redraw: bool = False
+    ) -> Iterator[Level]:
+        """The links of a path drawn from q, or of the path z, or of z drawn again with its own noise."""
 
     def p_top(self, n: int) -> Distribution:
         """p(z_T)."""

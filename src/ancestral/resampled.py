@@ -5,9 +5,9 @@ The gradient of IWAE-k is a mean over draws by their normalised weights (Burda e
     ∇ IWAE-k = E[ Σ_k w̃_k ∇ log w_k ],
 
 so draws j chosen with probability w̃_j have ∇ log w_j as unbiased estimates of it (section 3 there). All k are
-drawn and weighed, p without a graph; then m of them are scored again with one, so that what is left of a
-step's cost is about its forward pass. The m are chosen by systematic resampling, whose counts differ from
-m w̃_k by less than 1: hardly any noise is added where few draws carry the weight.
+drawn and weighed without a graph; then m of them are drawn again with the same noise and scored with one, so
+that what is left of a step's cost is about its forward pass. The m are chosen by systematic resampling,
+whose counts differ from m w̃_k by less than 1: hardly any noise is added where few draws carry the weight.
 
 With the doubly reparameterised gradient (``objectives``) a chosen draw's slopes in z are multiplied by w̃_j
 once: the other factor is the probability that it was chosen with.
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ancestral.elbo import Loss
 from ancestral.features import map_features, repeat_features
-from ancestral.objectives import Paths, latents, log_q_in_z, reported_terms
+from ancestral.objectives import Level, Paths, latents, log_q_in_z, reported_terms
 
 
 def resampled_loss(chain: Paths, x: Tensor, *, samples: int, kept: int, doubly: bool) -> Loss:
@@ -31,21 +31,28 @@ def resampled_loss(chain: Paths, x: Tensor, *, samples: int, kept: int, doubly: 
 
     The value is the bound of all k; the gradient, of ``kept`` = m of them, has the same mean.
     """
-    h = repeat_features(chain.features(x), samples)
-    drawn = {link.t: link for link in latents(chain.path(x, h), chain.T)}
-    z = [drawn[t].value for t in range(1, chain.T + 1)]
+    h = chain.features(x)
+    drawn = _by_level(chain, latents(chain.path(x, repeat_features(h, samples)), chain.T))
+    z = [link.value for link in drawn]
     with torch.no_grad():
-        log_q = {t: _log_q(link) for t, link in drawn.items()}
+        log_q = [_log_q(link) for link in drawn]
         log_prior, log_likelihood = chain.log_joint(x, z)
-        latent = torch.stack(list(log_q.values())).sum(dim=0) - log_prior
+        latent = torch.stack(log_q).sum(dim=0) - log_prior
         log_weight = (log_likelihood - latent).unflatten(0, (len(x), samples))
         bound = (log_weight.logsumexp(dim=1) - math.log(samples)).mean()
-        top = log_q[chain.T] - chain.p_top(len(z[-1])).log_prob(z[-1])
+        top = log_q[-1] - chain.p_top(len(z[-1])).log_prob(z[-1])
         share = log_weight.softmax(dim=1)
         rows = chosen(share, kept)
     # Where slopes are to be multiplied by them, the weights of the rows.
     weight = share.flatten()[rows] if doubly else None
-    score = _score(chain, x, [v[rows] for v in z], map_features(h, lambda part: part[rows]), weight)
+    h = map_features(h, lambda part: part[rows // samples])
+    z = [v[rows] for v in z]
+    # Where q can draw them again, their own path leads back to its parameters, and not that of all k.
+    redraw = all(hasattr(link.q, "redrawn") for link in drawn)
+    if redraw:
+        z = [v.detach() for v in z]
+    again = _by_level(chain, latents(chain.path(x, h, z=z, redraw=redraw), chain.T))
+    score = _score(chain, x, again, h, weight)
     # The bound's value with the gradient of what was chosen.
     value = -bound - (score - score.detach())
     return Loss(value, reported_terms(log_weight, -log_likelihood, prior=top, latent=latent))
@@ -63,11 +70,11 @@ def chosen(share: Tensor, kept: int) -> Tensor:
     return (index + k * torch.arange(n, device=share.device)[:, None]).flatten()
 
 
-def _score(chain: Paths, x: Tensor, z: list[Tensor], h: Any, weight: Tensor | None) -> Tensor:
+def _score(chain: Paths, x: Tensor, links: list[Level], h: Any, weight: Tensor | None) -> Tensor:
     """The mean of log w over chosen draws, with its gradient."""
+    z = [link.value for link in links]
     if weight is None:
-        # Each path walked anew at the same latents: q's parameters are live in its density as well.
-        links = latents(chain.path(x, h, z=z), chain.T)
+        # q's parameters are live in its density as well.
         log_q = torch.stack([_log_q(link) for link in links]).sum(dim=0)
     else:
         z = [_slowed(v, weight) for v in z]
@@ -81,6 +88,13 @@ def _slowed(z: Tensor, weight: Tensor) -> Tensor:
     return z.detach() + weight.reshape(-1, *[1] * (z.ndim - 1)) * (z - z.detach())
 
 
-def _log_q(link: Any) -> Tensor:
+def _by_level(chain: Paths, links: list[Level]) -> list[Level]:
+    """The links of z_1 … z_T, in whatever order they were drawn."""
+    at = {link.t: link for link in links}
+    return [at[t] for t in range(1, chain.T + 1)]
+
+
+def _log_q(link: Level) -> Tensor:
+    assert link.q is not None
     found: Tensor = link.q.log_prob(link.value)
     return found

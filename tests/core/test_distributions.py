@@ -142,6 +142,24 @@ def test_bernoulli_stays_finite_for_sure_predictions():
     torch.testing.assert_close(logits.grad, torch.tensor([[-1.0, 1.0, 0.0]]))
 
 
+@pytest.mark.parametrize("dims", [5, 8, 43])
+def test_one_logarithm_for_many_entries_is_the_sum_of_all(dims):
+    """As a graph that is not differentiated has it, where sure and unsure predictions stand together."""
+    torch.manual_seed(0)
+    logits = 20.0 * torch.randn(6, dims, dtype=torch.float64)
+    logits[:, :3] = torch.tensor([0.0, 90.0, -90.0])
+    x = (torch.rand(2, dims) < 0.5).to(torch.uint8)
+
+    def log_prob(logits, x):
+        return Bernoulli(logits).log_prob_repeated(x)
+
+    torch.compiler.reset()
+    with torch.no_grad():
+        found = torch.compile(log_prob, backend="aot_eager", fullgraph=True)(logits, x)
+    expected = Bernoulli(logits).log_prob(x.repeat_interleave(3, dim=0))
+    torch.testing.assert_close(found, expected)
+
+
 def test_laws_are_never_in_half_precision():
     for dtype in (torch.bfloat16, torch.float16):
         assert full_precision(torch.zeros(2, dtype=dtype)).dtype == torch.float32

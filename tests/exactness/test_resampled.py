@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ancestral.config import HVAEConfig, VAEConfig
+from ancestral.distributions import DiagonalNormal, FullNormal
 from ancestral.objectives import dreg_loss, iwae_loss
 from ancestral.resampled import chosen, resampled_loss
 from weighted import TINY, each_toy, gradient, tiny, toy
@@ -49,6 +50,38 @@ def test_the_gradient_has_the_same_mean(model, doubly):
     z = stacked.mean(dim=0) / (stacked.std(dim=0) / math.sqrt(len(stacked)) + 1e-12)
     assert float(z.abs().max()) < 5.0
     assert 0.2 < float(z.square().mean()) < 2.0
+
+
+@each_gradient
+@each_model
+def test_draws_made_again_have_the_gradient_of_the_path_of_all(model, doubly, monkeypatch):
+    """In every draw: q's noise for the chosen ones is worked out from where they fell."""
+    chain, x = tiny(model)
+    torch.manual_seed(3)
+    again = gradient(chain, resampled_loss(chain, x, samples=6, kept=2, doubly=doubly))
+    monkeypatch.delattr(DiagonalNormal, "redrawn")
+    monkeypatch.delattr(FullNormal, "redrawn")
+    torch.manual_seed(3)
+    whole = gradient(chain, resampled_loss(chain, x, samples=6, kept=2, doubly=doubly))
+    torch.testing.assert_close(again, whole, rtol=1e-9, atol=1e-11)
+    assert float(whole.abs().max()) > 0.0
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 2, 2)])
+def test_a_draw_made_again_is_itself_and_depends_on_its_law(shape):
+    torch.manual_seed(0)
+    loc, scale = torch.randn(4, *shape), torch.rand(4, *shape) + 0.1
+    factor = torch.randn(4, *shape[1:], 3, 3).tril(-1) + torch.diag_embed(scale.movedim(1, -1))
+    for law, parameter in (
+        (DiagonalNormal, scale.requires_grad_()),
+        (FullNormal, factor.detach().requires_grad_()),
+    ):
+        torch.manual_seed(1)
+        drawn = law(loc, parameter).rsample()
+        again = law(loc, parameter).redrawn(drawn.detach())
+        torch.testing.assert_close(again, drawn)
+        ours, expected = (torch.autograd.grad(z.square().sum(), parameter)[0] for z in (again, drawn))
+        torch.testing.assert_close(ours.tril(), expected.tril())
 
 
 @each_gradient

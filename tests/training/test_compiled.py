@@ -16,6 +16,8 @@ from tiny import MODELS, TRAINING, built, images, vectors
 # Torch's own modules warn while it compiles.
 pytestmark = pytest.mark.filterwarnings("default")
 
+FEW = {"objective": "dreg", "training_samples": 6, "backward_samples": 2}
+"""The gradient through few of many draws."""
 COMPILED = replace(TRAINING, compile="on", precision="fp32")
 
 
@@ -37,6 +39,8 @@ def state(model, training, data) -> TrainingState:
         (MODELS["vae-mlp"], images(), False),
         (HVAEConfig(levels=2, width=8), vectors(), False),
         (HVAEConfig(levels=2, width=8, objective="dreg", training_samples=3), vectors(), False),
+        (replace(MODELS["vae-mlp"], **FEW), images(levels=2), False),
+        (HVAEConfig(levels=2, posterior="bottom-up", hidden=(9,), **FEW), images(levels=2), False),
         (DDPMConfig(T=12, channels=(16,)), images(), False),
         (DDPMConfig(T=12, dropout=0.2), vectors(), True),
         (DDPMConfig(T=12, sampling="importance"), vectors(), False),
@@ -48,6 +52,8 @@ def state(model, training, data) -> TrainingState:
         "vae",
         "ladder",
         "dreg",
+        "few of many draws",
+        "few of many draws, hierarchy",
         "ddpm",
         "recomputed",
         "importance",
