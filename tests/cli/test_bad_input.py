@@ -409,7 +409,13 @@ def _(place):
 @case("going on with a run and other options")
 def _(place):
     run_here(place / "kept")
-    return ["train", "--resume", "run", "--steps", 50]
+    return ["train", "--resume", "run", "--batch-size", 50]
+
+
+@case("making a run shorter")
+def _(place):
+    run_here(place / "kept")
+    return ["train", "--resume", "run", "--steps", 1]
 
 
 @case("evaluation on data of another shape")

@@ -11,7 +11,7 @@ from ancestral.runs import RunFolder, load_run
 from commands import call
 
 KEYS = {
-    *("run", "kind", "version", "step", "steps", "finished", "checkpoints", "parameters"),
+    *("run", "kind", "version", "step", "steps", "extended", "finished", "checkpoints", "parameters"),
     *("images_per_second", "loss", "held_out_elbo", "held_out_bits_per_dim"),
     *("data", "example", "model", "training"),
 }

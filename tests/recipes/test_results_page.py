@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ancestral.recipes import open_recipe
-from ancestral.recipes.result import Planned, Result
+from ancestral.recipes.result import Extended, Planned, Result
 from ancestral.recipes.table import page
 from tiny import MODELS
 from tiny_recipes import FIGURES, write_recipe
@@ -60,6 +60,15 @@ def test_a_result_is_a_row(shelf):
     text = page(shelf)
     assert "bits-vae: ancestral 0.1.0 on Quick 9000, 2 threads, torch 9." in text
     assert "| later | a tiny one | 30.00 nats | 20.00 nats | not run yet | – | – | – | – |" in text
+
+
+def test_a_run_that_was_made_longer_says_so(shelf):
+    line = row(shelf, replace(RESULT, extended=[Extended(3, 3), Extended(4, 5)]))
+    assert "| 8 in 3 parts |" in line
+    assert (
+        "bits-vae: a shorter run made longer (`--extend`), at step 3, planned over 3 and at step 4, planned "
+        "over 5; the learning rate was each plan's in turn."
+    ) in page(shelf)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from ancestral.data import Dataset, content_hash, load_data
 from ancestral.evaluation import log_likelihood
 from ancestral.recipes import Result, Shortened, open_recipe, run_recipe
 from ancestral.recipes.measure import measure
+from ancestral.recipes.result import Extended
 from ancestral.runs import RunFolder, load_run
 from ancestral.spec import DataSpec
 from tiny import MODELS
@@ -24,7 +25,7 @@ KEYS = {
     **{"recipe": str, "metric": str, "value": float, "stderr": float, "unit": str, "n": int, "data": str},
     **{"binarization": str, "estimator": str, "seed": int, "evaluation_seed": int, "seconds": float},
     **{"evaluation_seconds": float, "machine": str, "parameters": int, "version": str, "shortened": bool},
-    **{"steps": dict, "samples": dict, "elbo": float, "content": str},
+    **{"steps": dict, "samples": dict, "elbo": float, "extended": list, "content": str},
 }
 
 
@@ -49,6 +50,7 @@ def test_a_run_leaves_its_figure(shelf, source, tmp_path):
     assert result.binarization == "dynamic in training; the test set once, seed 3"
     assert result.estimator == "importance sampling, 6 samples an image"
     assert not result.shortened
+    assert result.extended == []
     assert facts["steps"] == {"planned": 8, "taken": 8}
     assert facts["samples"] == {"planned": 6, "taken": 6}
     # Importance sampling gains on the ELBO, and with very many samples it gains more.
@@ -192,10 +194,31 @@ def test_another_run_is_not_gone_on_with(shelf, source, tmp_path):
     run_recipe(open_recipe("bits-vae", shelf), str(source), out, device="cpu")
     with pytest.raises(ValueError, match=r"holds another run than grey-ddpm's. Give another --out"):
         run_recipe(open_recipe("grey-ddpm", shelf), str(source), out, device="cpu")
-    with pytest.raises(ValueError, match=r"over 8 steps, and this one is over 4. Give the same --share"):
-        run_recipe(
-            open_recipe("bits-vae", shelf), str(source), out, shortened=Shortened(steps=4), device="cpu"
-        )
+    for extend in (False, True):
+        with pytest.raises(ValueError, match=r"over 8 steps, and this one is over 4. Give the same --share"):
+            run_recipe(
+                open_recipe("bits-vae", shelf),
+                str(source),
+                out,
+                shortened=Shortened(steps=4),
+                device="cpu",
+                extend=extend,
+            )
+
+
+def test_a_shorter_run_is_made_longer_when_asked_to(shelf, source, tmp_path):
+    recipe, out = open_recipe("bits-vae", shelf), tmp_path / "run"
+    for steps in (3, 5):
+        run_recipe(recipe, str(source), out, shortened=Shortened(steps=steps), device="cpu", extend=True)
+    with pytest.raises(ValueError, match=r"over 5 steps, and this one is over 8. Give --extend to make it"):
+        run_recipe(recipe, str(source), out, device="cpu")
+    assert RunFolder.open(out).training.steps == 5
+    result = run_recipe(recipe, str(source), out, device="cpu", extend=True)
+    assert result is not None
+    assert not result.shortened
+    assert result.extended == [Extended(3, 3), Extended(5, 5)]
+    assert Result.read(out / "result.json") == result
+    assert RunFolder.open(out).step == 8
 
 
 def test_a_recipe_that_lacks_something_is_not_run(shelf, source, tmp_path):

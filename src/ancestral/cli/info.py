@@ -55,6 +55,7 @@ def _facts(folder: Any) -> dict[str, Any]:
         "version": folder.facts["version"],
         "step": step,
         "steps": folder.training.steps,
+        "extended": folder.extended,
         "finished": step >= folder.training.steps,
         "checkpoints": len(points),
         "parameters": _parameters(points[-1]) if points else None,

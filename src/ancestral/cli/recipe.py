@@ -59,6 +59,8 @@ class Run:
     """Shortened: measure with this many samples an image."""
     device: Device = "auto"
     """auto takes a GPU where there is one."""
+    extend: Flag = False
+    """Make a shorter run of the recipe, which the run's folder holds, longer."""
     record: Flag = False
     """Write the result into the recipe's folder too."""
     recipes: Path | None = None
@@ -151,6 +153,7 @@ def _run(options: Run) -> None:
             shortened=shortened,
             device=options.device,
             record=options.record,
+            extend=options.extend,
             report=report,
             progress=progress,
             should_stop=should_stop,

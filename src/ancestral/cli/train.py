@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ancestral.runs import Fitted
 
 _HELP = """usage: ancestral train {vae,hvae,ddpm} --data D --out RUN [options]
-       ancestral train --resume RUN [--data D] [--device auto|cpu|cuda]
+       ancestral train --resume RUN [--steps N] [--data D] [--device auto|cpu|cuda]
 
 Train a model on data, into a new run folder; or go on with a run from its newest checkpoint,
 exactly as if it had never stopped.
@@ -85,6 +85,8 @@ class Resume:
     """The run's folder."""
     data: str | None = None
     """Where the data are now, if they moved; their content must be the same."""
+    steps: int | None = None
+    """Make the run longer: so many steps in all. From here on the learning rate is that of the longer run."""
     device: Device = "auto"
     """auto takes a GPU where there is one."""
     json: Flag = False
@@ -140,12 +142,17 @@ def _resume(options: Resume) -> None:
     from ancestral.runs import RunFolder, resume_run
 
     folder = RunFolder.open(options.resume)
+    training = folder.training
+    if options.steps is not None:
+        training = replace(training, steps=options.steps)
     _drive(
         folder.name,
-        folder.training,
+        training,
         options.resume,
         options,
-        lambda **told: resume_run(options.resume, data=options.data, device=options.device, **told),
+        lambda **told: resume_run(
+            options.resume, data=options.data, steps=options.steps, device=options.device, **told
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +15,17 @@ class Planned:
 
     planned: int
     taken: int
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class Extended:
+    """Where a run was made longer. Up to there the learning rate was that of the shorter plan."""
+
+    step: int
+    steps: int
+    """Planned until then."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -53,6 +64,8 @@ class Result:
     samples: Planned
     elbo: float
     """Nats per example, larger is better: beside an nll, what importance sampling gained."""
+    extended: list[Extended] = field(default_factory=list)
+    """Where a shorter run was gone on with; empty for one run from start to end."""
     content: str | None = None
     """Fingerprint of the data, as of ``data.content_hash``; None in results from before it was written."""
 

@@ -17,7 +17,7 @@ from ancestral.data.bits import BIT_SEEDS
 from ancestral.evaluation.bounds import Progress
 from ancestral.recipes.measure import measure
 from ancestral.recipes.recipe import SHELF, Recipe
-from ancestral.recipes.result import Planned, Result
+from ancestral.recipes.result import Extended, Planned, Result
 from ancestral.runs import Fitted, RunFolder, load_configured, pick_device, resume_run, train_run
 from ancestral.runs.fitting import Report
 from ancestral.speed.machine import this_machine
@@ -59,6 +59,7 @@ def run_recipe(
     shortened: Shortened = Shortened(),
     device: str = "auto",
     record: bool = False,
+    extend: bool = False,
     report: Report | None = None,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -66,7 +67,8 @@ def run_recipe(
     """Train the recipe on ``data`` into ``out``, measure it, and write ``out``/result.json.
 
     Called again with the same arguments it goes on where it was killed, and measures a finished run anew.
-    With ``record`` the result is written to the recipe's folder too. Returns None when it was asked to stop.
+    With ``record`` the result is written to the recipe's folder too, with ``extend`` a shorter run that is in
+    ``out`` is made longer. Returns None when it was asked to stop.
     ``ValueError`` for other data, for a folder that holds another run, and for what cannot be recorded.
     """
     facts = recipe.facts
@@ -89,10 +91,13 @@ def run_recipe(
     )
     place = pick_device(device)
     machines = _Machines(out, str(this_machine(place)), report)
-    fitted = _train(recipe, config, out, device=device, report=machines, should_stop=should_stop)
+    fitted = _train(
+        recipe, config, out, device=device, extend=extend, report=machines, should_stop=should_stop
+    )
     if not fitted.finished:
         return None
     found = measure(fitted.chain, dataset.test.x, facts.figure, samples=samples.taken, progress=progress)
+    folder = RunFolder.open(out)
     result = Result(
         recipe=recipe.name,
         metric=facts.figure.metric,
@@ -105,7 +110,7 @@ def run_recipe(
         estimator=found.estimator,
         seed=config.training.seed,
         evaluation_seed=facts.figure.seed,
-        seconds=float(RunFolder.open(out).records("timing.jsonl")[-1]["seconds"]),
+        seconds=float(folder.records("timing.jsonl")[-1]["seconds"]),
         evaluation_seconds=found.seconds,
         machine=machines.all(),
         parameters=sum(p.numel() for p in fitted.chain.parameters()),
@@ -114,6 +119,7 @@ def run_recipe(
         steps=steps,
         samples=samples,
         elbo=found.elbo,
+        extended=[Extended(**noted) for noted in folder.extended],
         content=content,
     )
     result.write(out / "result.json")
@@ -188,21 +194,26 @@ def _train(
     out: Path,
     *,
     device: str,
+    extend: bool,
     report: Report,
     should_stop: Callable[[], bool],
 ) -> Fitted:
     """A new run, or the rest of the one that is in ``out``."""
     if not (out / "config.json").is_file():
         return train_run(config, out, device=device, report=report, should_stop=should_stop)
-    there = RunFolder.open(out).config
-    if there.training.steps != config.training.steps and _same(there, config):
-        raise ValueError(
-            f"{out} holds a run of {recipe.name} over {there.training.steps} steps, and this one is over "
-            f"{config.training.steps}. Give the same --share or --steps to go on with it, or another --out."
-        )
+    there, steps = RunFolder.open(out).config, config.training.steps
     if not _same(there, config):
         raise ValueError(f"{out} holds another run than {recipe.name}'s. Give another --out.")
-    return resume_run(out, data=config.data.source, device=device, report=report, should_stop=should_stop)
+    longer = there.training.steps < steps
+    if there.training.steps != steps and not (extend and longer):
+        ways = "--extend to make it longer, " if longer else ""
+        raise ValueError(
+            f"{out} holds a run of {recipe.name} over {there.training.steps} steps, and this one is over "
+            f"{steps}. Give {ways}the same --share or --steps to go on with it, or another --out."
+        )
+    return resume_run(
+        out, data=config.data.source, steps=steps, device=device, report=report, should_stop=should_stop
+    )
 
 
 def _same(one: RunConfig, other: RunConfig) -> bool:

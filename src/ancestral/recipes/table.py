@@ -82,6 +82,8 @@ def _section(table: Table, recipes: Sequence[Recipe]) -> list[str]:
         versions = {result.version for result in values.values() if result and result.machine == machine}
         lines += ["", f"{', '.join(names)}: ancestral {', '.join(sorted(versions))} on {machine}."]
     for recipe in recipes:
+        if recipe.result is not None and recipe.result.extended:
+            lines += ["", f"{recipe.name}: {_in_parts(recipe.result)}"]
         if recipe.facts.not_here and recipe.result is None:
             lines += ["", f"{recipe.name}, not run here: {recipe.facts.not_here}"]
         if recipe.facts.note:
@@ -102,6 +104,8 @@ def _row(recipe: Recipe, values: dict[str, Result | None]) -> list[str]:
     steps = f"{result.steps.taken:,}"
     if result.steps.taken < result.steps.planned:
         steps += f" of {result.steps.planned:,}"
+    if result.extended:
+        steps += f" in {len(result.extended) + 1} parts"
     estimator = result.estimator
     if result.samples.taken < result.samples.planned:
         estimator += f" (planned: {result.samples.planned:,})"
@@ -115,6 +119,12 @@ def _row(recipe: Recipe, values: dict[str, Result | None]) -> list[str]:
         steps,
         f"{result.seconds / 60:,.0f}",
     ]
+
+
+def _in_parts(result: Result) -> str:
+    """That a run was made longer, and where: its learning rate was not that of one run from start to end."""
+    parts = " and ".join(f"at step {one.step:,}, planned over {one.steps:,}" for one in result.extended)
+    return f"a shorter run made longer (`--extend`), {parts}; the learning rate was each plan's in turn."
 
 
 def _verdict(recipe: Recipe, result: Result, values: dict[str, Result | None], digits: int) -> str:

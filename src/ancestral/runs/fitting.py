@@ -125,6 +125,7 @@ def resume_run(
     path: str | Path,
     *,
     data: str | None = None,
+    steps: int | None = None,
     device: str = "auto",
     report: Report | None = None,
     reading: Reading = lambda done, total: None,
@@ -132,7 +133,9 @@ def resume_run(
 ) -> Fitted:
     """Go on with a run from its newest checkpoint, exactly as if it had never stopped.
 
-    ``data`` says where the data are now, when they moved; their content must be what it was.
+    ``data`` says where the data are now, when they moved; their content must be what it was. With ``steps``,
+    more than it was planned over, the run is made longer (``RunFolder.extend``): from its newest checkpoint
+    on, the learning rate is that of the longer plan.
     """
     folder = RunFolder.open(Path(path))
     config = folder.config
@@ -144,8 +147,12 @@ def resume_run(
             "back, or start a new run."
         )
     chain = initial_chain(config, dataset)
+    if steps is not None:
+        # All that can be refused is refused before the plan is changed.
+        pick_device(device)
+        folder.extend(steps)
     return fit(
-        chain, dataset, config.training, out=folder, device=device, report=report, should_stop=should_stop
+        chain, dataset, folder.training, out=folder, device=device, report=report, should_stop=should_stop
     )
 
 

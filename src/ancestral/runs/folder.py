@@ -3,6 +3,7 @@
 config.json          data, model and training options, what one example is, the data's fingerprint
 metrics.jsonl        a line per record; a function of the configuration alone, without times
 timing.jsonl         seconds and rates of this machine
+extended.json        at which steps the plan was made longer, and what it was; only where it was
 checkpoints/         step-…/state.safetensors and state.json
 samples/             a picture per step-…
 """
@@ -39,6 +40,7 @@ from ancestral.training.checkpoint import (
 from ancestral.training.state import TrainingState, restore_model
 
 FORMAT = 1
+_EXTENDED = "extended.json"
 
 
 class RunFolder:
@@ -162,6 +164,43 @@ class RunFolder:
     def training(self) -> TrainingConfig:
         """The training options, checked again."""
         return read_options(TrainingConfig, self.facts["training"], self._where("training"))
+
+    def extend(self, steps: int) -> None:
+        """Plan ``steps`` in all, at least as many as before; a longer plan is noted in ``extended``."""
+        planned = self.training.steps
+        checks.integer("steps", steps, low=1)
+        if steps < planned:
+            raise ValueError(
+                f"steps is {steps} and {self.path} is planned over {planned}; a run can be made longer only. "
+                "Give more steps, or leave them out."
+            )
+        if steps == planned:
+            return
+        noted = self.extended
+        if self.step > (noted[-1]["step"] if noted else 0):
+            noted = [*noted, {"step": self.step, "steps": planned}]
+        self.facts["training"] = {**self.facts["training"], "steps": steps}
+        # First the note: without the longer plan behind it, it is none.
+        write_text_atomically(self.path / _EXTENDED, json.dumps(noted) + "\n")
+        write_text_atomically(self.path / "config.json", json.dumps(self.facts, indent=1) + "\n")
+
+    @property
+    def extended(self) -> list[dict[str, int]]:
+        """Where the plan was made longer: at which ``step``, and the ``steps`` planned until then.
+
+        Up to there the learning rate was that of the shorter plan.
+        """
+        path = self.path / _EXTENDED
+        if not path.is_file():
+            return []
+        try:
+            noted = json.loads(path.read_text(encoding="utf-8"))
+            return [one for one in noted if 0 < one["step"] <= one["steps"] < self.training.steps]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path} cannot be read ({error}). Put back what ancestral wrote, or remove it: it only says "
+                "where the run was made longer."
+            ) from error
 
     # checkpoints -------------------------------------------------------------------------------------
 
