@@ -19,7 +19,7 @@ from torch.nn import functional as F
 Shape = torch.Size | list[int] | tuple[int, ...]
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 _TOGETHER = 8
-"""Factors of which one logarithm is taken: as many as are unrolled in a compiled graph."""
+"""Factors of which one logarithm is taken: 7 to 14 are as fast, 4 are not, and 2^8 is far from overflow."""
 
 
 def sum_event(values: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ The gradient of IWAE-k is a mean over draws by their normalised weights (Burda e
     ∇ IWAE-k = E[ Σ_k w̃_k ∇ log w_k ],
 
 so draws j chosen with probability w̃_j have ∇ log w_j as unbiased estimates of it (section 3 there). All k are
-drawn and weighed without a graph; then m of them are drawn again with the same noise and scored with one, so
-that what is left of a step's cost is about its forward pass. The m are chosen by systematic resampling,
-whose counts differ from m w̃_k by less than 1: hardly any noise is added where few draws carry the weight.
+drawn and weighed, and nothing of that is differentiated; then m of them are drawn again with the same noise
+and scored, so that what is left of a step's cost is about its forward pass. The m are chosen by systematic
+resampling, whose counts differ from m w̃_k by less than 1: hardly any noise is added where few draws carry
+the weight. A law without ``redrawn`` (a flow) is differentiated through the path of all k.
 
 With the doubly reparameterised gradient (``objectives``) a chosen draw's slopes in z are multiplied by w̃_j
 once: the other factor is the probability that it was chosen with.
@@ -16,13 +17,12 @@ once: the other factor is the probability that it was chosen with.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ancestral.elbo import Loss
-from ancestral.features import map_features, repeat_features
+from ancestral.features import repeat_features
 from ancestral.objectives import Level, Paths, latents, log_q_in_z, reported_terms
 
 
@@ -41,21 +41,31 @@ def resampled_loss(chain: Paths, x: Tensor, *, samples: int, kept: int, doubly: 
         log_weight = (log_likelihood - latent).unflatten(0, (len(x), samples))
         bound = (log_weight.logsumexp(dim=1) - math.log(samples)).mean()
         top = log_q[-1] - chain.p_top(len(z[-1])).log_prob(z[-1])
+        terms = reported_terms(log_weight, -log_likelihood, prior=top, latent=latent)
         share = log_weight.softmax(dim=1)
         rows = chosen(share, kept)
-    # Where slopes are to be multiplied by them, the weights of the rows.
-    weight = share.flatten()[rows] if doubly else None
-    h = map_features(h, lambda part: part[rows // samples])
-    z = [v[rows] for v in z]
+    # Each example was chosen from ``kept`` times, one after another.
+    h, z = repeat_features(h, kept), [v[rows] for v in z]
     # Where q can draw them again, their own path leads back to its parameters, and not that of all k.
     redraw = all(hasattr(link.q, "redrawn") for link in drawn)
+    del drawn
     if redraw:
         z = [v.detach() for v in z]
-    again = _by_level(chain, latents(chain.path(x, h, z=z, redraw=redraw), chain.T))
-    score = _score(chain, x, again, h, weight)
+    if redraw or not doubly:
+        links = _by_level(chain, latents(chain.path(x, h, z=z, redraw=redraw), chain.T))
+        z = [link.value for link in links]
+    if doubly:
+        # Slopes in z are multiplied by the weights, and q is a function of z alone.
+        weight = share.flatten()[rows]
+        z = [_slowed(v, weight) for v in z]
+        log_q_chosen, _ = log_q_in_z(chain, x, h=h, z=z)
+    else:
+        log_q_chosen = torch.stack([_log_q(link) for link in links]).sum(dim=0)
+    log_prior, log_likelihood = chain.log_joint(x, z)
+    score = (log_prior + log_likelihood - log_q_chosen).mean()
     # The bound's value with the gradient of what was chosen.
     value = -bound - (score - score.detach())
-    return Loss(value, reported_terms(log_weight, -log_likelihood, prior=top, latent=latent))
+    return Loss(value, terms)
 
 
 def chosen(share: Tensor, kept: int) -> Tensor:
@@ -68,19 +78,6 @@ def chosen(share: Tensor, kept: int) -> Tensor:
     places = (torch.arange(kept, device=share.device) + torch.rand(n, 1, device=share.device)) / kept
     index = torch.searchsorted(share.cumsum(dim=1), places.to(share.dtype)).clamp(max=k - 1)
     return (index + k * torch.arange(n, device=share.device)[:, None]).flatten()
-
-
-def _score(chain: Paths, x: Tensor, links: list[Level], h: Any, weight: Tensor | None) -> Tensor:
-    """The mean of log w over chosen draws, with its gradient."""
-    z = [link.value for link in links]
-    if weight is None:
-        # q's parameters are live in its density as well.
-        log_q = torch.stack([_log_q(link) for link in links]).sum(dim=0)
-    else:
-        z = [_slowed(v, weight) for v in z]
-        log_q, _ = log_q_in_z(chain, x, h=h, z=z)
-    log_prior, log_likelihood = chain.log_joint(x, z)
-    return (log_prior + log_likelihood - log_q).mean()
 
 
 def _slowed(z: Tensor, weight: Tensor) -> Tensor:

@@ -65,8 +65,9 @@ def test_a_result_is_a_row(shelf):
 def test_a_run_that_was_made_longer_says_so(shelf):
     line = row(shelf, replace(RESULT, extended=[Extended(3, 3), Extended(4, 5)]))
     assert "| 8 in 3 parts |" in line
+    assert "| behind by 1.26 (in parts) |" in line
     assert (
-        "bits-vae: a shorter run made longer (`--extend`), at step 3, planned over 3 and at step 4, planned "
+        "bits-vae: a shorter run made longer, at step 3, planned over 3 and at step 4, planned "
         "over 5; the learning rate was each plan's in turn."
     ) in page(shelf)
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from ancestral.build import build_chain
 from ancestral.data import Dataset, content_hash, load_data
@@ -16,7 +15,7 @@ from ancestral.evaluation import log_likelihood
 from ancestral.recipes import Result, Shortened, open_recipe, run_recipe
 from ancestral.recipes.measure import measure
 from ancestral.recipes.result import Extended
-from ancestral.runs import RunFolder, load_run
+from ancestral.runs import RunFolder, load_run, resume_run
 from ancestral.spec import DataSpec
 from tiny import MODELS
 from tiny_recipes import saved
@@ -195,7 +194,7 @@ def test_another_run_is_not_gone_on_with(shelf, source, tmp_path):
     with pytest.raises(ValueError, match=r"holds another run than grey-ddpm's. Give another --out"):
         run_recipe(open_recipe("grey-ddpm", shelf), str(source), out, device="cpu")
     for extend in (False, True):
-        with pytest.raises(ValueError, match=r"over 8 steps, and this one is over 4. Give the same --share"):
+        with pytest.raises(ValueError, match=r"over 8 steps, and this one is over 4. Give --steps 8 to go"):
             run_recipe(
                 open_recipe("bits-vae", shelf),
                 str(source),
@@ -208,37 +207,31 @@ def test_another_run_is_not_gone_on_with(shelf, source, tmp_path):
 
 def test_a_shorter_run_is_made_longer_when_asked_to(shelf, source, tmp_path):
     recipe, out = open_recipe("bits-vae", shelf), tmp_path / "run"
+    with pytest.raises(ValueError, match=r"there is no run at .*run to make longer. Leave --extend out"):
+        run_recipe(recipe, str(source), out, device="cpu", extend=True)
     for steps in (3, 5):
-        run_recipe(recipe, str(source), out, shortened=Shortened(steps=steps), device="cpu", extend=True)
-    with pytest.raises(ValueError, match=r"over 5 steps, and this one is over 8. Give --extend to make it"):
+        run_recipe(recipe, str(source), out, shortened=Shortened(steps=steps), device="cpu", extend=steps > 3)
+    with pytest.raises(
+        ValueError, match=r"over 5 steps, and this one is over 8. Give --extend to make it longer, --steps 5"
+    ):
         run_recipe(recipe, str(source), out, device="cpu")
     assert RunFolder.open(out).training.steps == 5
-    result = run_recipe(recipe, str(source), out, device="cpu", extend=True)
+    result = run_recipe(recipe, str(source), out, device="cpu", extend=True, record=True)
     assert result is not None
     assert not result.shortened
     assert result.extended == [Extended(3, 3), Extended(5, 5)]
-    assert Result.read(out / "result.json") == result
+    assert recipe.result == Result.read(out / "result.json") == result
     assert RunFolder.open(out).step == 8
+    # One of a run from start to end takes its place, and not the other way round.
+    full = run_recipe(recipe, str(source), tmp_path / "full", device="cpu", record=True)
+    with pytest.raises(ValueError, match="is of a full run, and this one is a shorter one made longer"):
+        run_recipe(recipe, str(source), out, device="cpu", record=True)
+    assert recipe.result == full
 
 
-def test_a_recipe_that_lacks_something_is_not_run(shelf, source, tmp_path):
-    with pytest.raises(ValueError, match=r"'later' needs what this version does not have: model.wings = on"):
-        run_recipe(open_recipe("later", shelf), str(source), tmp_path / "run")
-
-
-def test_machines_are_told_in_order(shelf, source, tmp_path, monkeypatch):
+def test_a_run_longer_than_its_recipe_is_not_the_recipes(shelf, source, tmp_path):
     recipe, out = open_recipe("bits-vae", shelf), tmp_path / "run"
     run_recipe(recipe, str(source), out, device="cpu")
-    first = Result.read(out / "result.json").machine
-    assert f"torch {torch.__version__}" in first
-    monkeypatch.setattr("ancestral.recipes.running.this_machine", lambda _: "Quick 9000")
-    result = run_recipe(recipe, str(source), out, device="cpu")
-    assert result is not None
-    assert result.machine == f"{first}; then Quick 9000"
-
-
-def test_an_installed_package_is_not_written_to(shelf, source, tmp_path, monkeypatch):
-    monkeypatch.setattr("ancestral.recipes.running.SHELF", shelf)  # a folder, and no link into a checkout
-    with pytest.raises(ValueError, match=r"is an installed package's.*--recipes FOLDER"):
-        run_recipe(open_recipe("bits-vae", shelf), str(source), tmp_path / "run", record=True)
-    assert not Path(tmp_path / "run").exists()
+    resume_run(out, data=str(source), steps=12, device="cpu")
+    with pytest.raises(ValueError, match=r"over 12 steps, and this one is over 8. Give another --out"):
+        run_recipe(recipe, str(source), out, device="cpu")

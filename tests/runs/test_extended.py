@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from ancestral.config import DataConfig, RunConfig
 from ancestral.runs import RunFolder, fit, resume_run, train_run
-from ancestral.training import TrainingState, train
+from ancestral.training import CheckpointError, TrainingState, gradient, train
 from commands import call
 from tiny import MODELS, TRAINING, built, images, saved_images
 
@@ -76,12 +77,57 @@ def test_only_steps_that_were_taken_are_noted(run):
     assert RunFolder.open(run).extended == [{"step": 4, "steps": 4}]
 
 
+def test_steps_taken_again_are_the_longer_plans(run):
+    """A checkpoint that is lost takes what was noted at it along."""
+    assert [path.name for path in RunFolder.open(run).checkpoints] == ["step-00000002", "step-00000004"]
+    weights = run / "checkpoints" / "step-00000004" / "state.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    before = (run / "config.json").read_bytes()
+    with pytest.raises(CheckpointError):
+        resume_run(run, steps=9, device="cpu")
+    assert (run / "config.json").read_bytes() == before
+    assert not (run / "extended.json").exists()
+    shutil.rmtree(weights.parent)
+    resume_run(run, steps=9, device="cpu", should_stop=lambda: RunFolder.open(run).records()[-1]["step"] == 3)
+    assert RunFolder.open(run).extended == [{"step": 2, "steps": 4}]
+    for path in RunFolder.open(run).checkpoints[1:]:
+        shutil.rmtree(path)
+    RunFolder.open(run).extend(12)
+    (run / "extended.json").write_text(json.dumps([{"step": 3, "steps": 4}]))
+    assert resume_run(run, device="cpu").finished
+    assert RunFolder.open(run).extended == [{"step": 2, "steps": 4}]
+
+
+def test_a_longer_run_is_worth_compiling_or_not_by_itself(run):
+    """What "auto" decided for the shorter plan was for that one."""
+    decided = lambda: json.loads((RunFolder.open(run).checkpoints[-1] / "state.json").read_text())  # noqa: E731
+    assert decided()["decisions"]["compiled"] is False
+    asked: list[int] = []
+
+    def decide(self, x):
+        asked.append(self.state.config.steps)
+        return False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gradient.Gradient, "_worth_compiling", decide)
+        resume_run(run, steps=6, device="cpu")
+        assert asked == [6]
+        resume_run(run, device="cpu")
+        assert asked == [6]
+
+
 def test_a_run_cannot_be_made_shorter(run):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match=r"steps is 3 and .*run is planned over 4; a run can be made longer"):
         resume_run(run, steps=3, device="cpu")
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    (run / "extended.json").write_text("[4]")
+
+
+@pytest.mark.parametrize(
+    "text", ["[4]", "4", "?", '[{"step": 4}]', '[{"step": 4.0, "steps": 4}]', '[{"step": 5, "steps": 4}]']
+)
+def test_a_note_that_is_none(text, run):
+    (run / "extended.json").write_text(text)
     with pytest.raises(ValueError, match=r"extended.json cannot be read .*only says where"):
         _ = RunFolder.open(run).extended
 
@@ -93,3 +139,4 @@ def test_the_command(run):
     facts = json.loads(call("info", str(run), "--json").out)
     assert (facts["steps"], facts["step"]) == (6, 6)
     assert facts["extended"] == [{"step": 4, "steps": 4}]
+    assert "extended             at 4 of 4\n" in call("info", str(run)).out

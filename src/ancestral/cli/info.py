@@ -33,6 +33,7 @@ def run(arguments: list[str]) -> None:
     if options.json:
         print(json.dumps(facts))
         return
+    facts["extended"] = ", ".join(f"at {one['step']} of {one['steps']}" for one in facts["extended"]) or None
     for name, value in facts.items():
         if isinstance(value, dict):
             print(f"{name}:")

@@ -60,7 +60,7 @@ class Run:
     device: Device = "auto"
     """auto takes a GPU where there is one."""
     extend: Flag = False
-    """Make a shorter run of the recipe, which the run's folder holds, longer."""
+    """Make the shorter run of the recipe that the run's folder holds longer."""
     record: Flag = False
     """Write the result into the recipe's folder too."""
     recipes: Path | None = None
@@ -125,6 +125,8 @@ def _not_run(recipe: Recipe) -> str:
 def in_words(result: Result, digits: int) -> str:
     """A result in one line."""
     text = f"{result.value:.{digits}f} ± {result.stderr:.{digits}f} {result.unit}, n = {result.n:,}"
+    if result.extended:
+        text += f", in {len(result.extended) + 1} parts"
     if not result.shortened:
         return text
     return (

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +33,7 @@ _HELP = """usage: ancestral train {vae,hvae,ddpm} --data D --out RUN [options]
        ancestral train --resume RUN [--steps N] [--data D] [--device auto|cpu|cuda]
 
 Train a model on data, into a new run folder; or go on with a run from its newest checkpoint,
-exactly as if it had never stopped.
+exactly as if it had never stopped; or, with --steps, make it longer.
 
 models:
   vae    a variational autoencoder
@@ -142,12 +142,9 @@ def _resume(options: Resume) -> None:
     from ancestral.runs import RunFolder, resume_run
 
     folder = RunFolder.open(options.resume)
-    training = folder.training
-    if options.steps is not None:
-        training = replace(training, steps=options.steps)
     _drive(
         folder.name,
-        training,
+        folder.planned(options.steps),
         options.resume,
         options,
         lambda **told: resume_run(

@@ -80,8 +80,10 @@ def run_recipe(
     steps = Planned(planned.training.steps, shortened.steps_of(planned.training.steps))
     samples = Planned(facts.figure.samples, shortened.samples_of(facts.figure.samples))
     less = steps.taken < steps.planned or samples.taken < samples.planned
+    if extend and not (out / "config.json").is_file():
+        raise ValueError(f"there is no run at {out} to make longer. Leave --extend out to start one.")
     if record:
-        _check_record(recipe, less)
+        _check_record(recipe, less, _parts(out, steps.taken) > 1)
     dataset = load_configured(planned.data, source=data)
     content = check_data(recipe, dataset, data)
     config = replace(
@@ -96,8 +98,9 @@ def run_recipe(
     )
     if not fitted.finished:
         return None
-    found = measure(fitted.chain, dataset.test.x, facts.figure, samples=samples.taken, progress=progress)
     folder = RunFolder.open(out)
+    extended = [Extended(**noted) for noted in folder.extended]
+    found = measure(fitted.chain, dataset.test.x, facts.figure, samples=samples.taken, progress=progress)
     result = Result(
         recipe=recipe.name,
         metric=facts.figure.metric,
@@ -119,7 +122,7 @@ def run_recipe(
         steps=steps,
         samples=samples,
         elbo=found.elbo,
-        extended=[Extended(**noted) for noted in folder.extended],
+        extended=extended,
         content=content,
     )
     result.write(out / "result.json")
@@ -173,18 +176,26 @@ def _at_most(what: str, given: int | None, planned: int) -> int:
     return given
 
 
-def _check_record(recipe: Recipe, less: bool) -> None:
-    """Refuse to record where it cannot be, or where a full result would be lost to a shortened one."""
+def _parts(out: Path, steps: int) -> int:
+    """In how many parts a run in ``out`` will have been, once it has taken ``steps``."""
+    if not (out / "config.json").is_file():
+        return 1
+    there = RunFolder.open(out)
+    return 1 + len(there.extended) + (there.training.steps < steps)
+
+
+def _check_record(recipe: Recipe, less: bool, in_parts: bool) -> None:
+    """Refuse to record where it cannot be, or where a full run's result would be lost to a lesser one."""
     if recipe.path.parent == SHELF and not SHELF.is_symlink():
         raise ValueError(
             f"the recipe {recipe.name!r} is an installed package's, which a result cannot be recorded in. "
             "Leave --record out, or give the folder of a checkout: --recipes FOLDER."
         )
     there = recipe.result
-    if less and there is not None and not there.shortened:
+    if (less or in_parts) and there is not None and not (there.shortened or there.extended):
         raise ValueError(
-            f"the recorded result of {recipe.name!r} is of a full run, and this one is shortened. Leave "
-            "--record out, or run it in full."
+            f"the recorded result of {recipe.name!r} is of a full run, and this one is "
+            f"{'shortened' if less else 'a shorter one made longer'}. Leave --record out, or run it in full."
         )
 
 
@@ -204,12 +215,16 @@ def _train(
     there, steps = RunFolder.open(out).config, config.training.steps
     if not _same(there, config):
         raise ValueError(f"{out} holds another run than {recipe.name}'s. Give another --out.")
-    longer = there.training.steps < steps
-    if there.training.steps != steps and not (extend and longer):
-        ways = "--extend to make it longer, " if longer else ""
+    held = there.training.steps
+    if held != steps and not (extend and held < steps):
+        ways = []
+        if held < steps:
+            ways = ["--extend to make it longer"]
+        if held <= recipe.config.training.steps:
+            ways += [f"--steps {held} to go on with it"]
         raise ValueError(
-            f"{out} holds a run of {recipe.name} over {there.training.steps} steps, and this one is over "
-            f"{steps}. Give {ways}the same --share or --steps to go on with it, or another --out."
+            f"{out} holds a run of {recipe.name} over {held} steps, and this one is over {steps}. Give "
+            f"{', '.join([*ways, 'or another --out' if ways else 'another --out'])}."
         )
     return resume_run(
         out, data=config.data.source, steps=steps, device=device, report=report, should_stop=should_stop

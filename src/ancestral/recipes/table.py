@@ -124,7 +124,7 @@ def _row(recipe: Recipe, values: dict[str, Result | None]) -> list[str]:
 def _in_parts(result: Result) -> str:
     """That a run was made longer, and where: its learning rate was not that of one run from start to end."""
     parts = " and ".join(f"at step {one.step:,}, planned over {one.steps:,}" for one in result.extended)
-    return f"a shorter run made longer (`--extend`), {parts}; the learning rate was each plan's in turn."
+    return f"a shorter run made longer, {parts}; the learning rate was each plan's in turn."
 
 
 def _verdict(recipe: Recipe, result: Result, values: dict[str, Result | None], digits: int) -> str:
@@ -147,7 +147,8 @@ def _verdict(recipe: Recipe, result: Result, values: dict[str, Result | None], d
         text = f"behind the aim by {result.value - aim:.{digits}f}"
     else:
         text = "our own reference"
-    return f"{text} (shortened)" if result.shortened else text
+    less = [name for name, so in (("shortened", result.shortened), ("in parts", result.extended)) if so]
+    return f"{text} ({', '.join(less)})" if less else text
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -88,6 +88,11 @@ def fit(
     if folder is not None:
         folder.restore(state)
         folder.rewind(state.step)
+        if training.steps != folder.training.steps:
+            # Only now, as a checkpoint that cannot be read is refused.
+            folder.extend(training.steps)
+            # A longer run may be worth compiling.
+            state.compiled = state.compiled or None
     session = _Session(state, resident(data, place), folder, report)
     for text in data.notes:
         session.note(text)
@@ -138,7 +143,7 @@ def resume_run(
     on, the learning rate is that of the longer plan.
     """
     folder = RunFolder.open(Path(path))
-    config = folder.config
+    config, training = folder.config, folder.planned(steps)
     source = config.data.source if data is None else data
     dataset = load_configured(config.data, source=source, progress=reading)
     if content_hash(dataset) != folder.facts["content"]:
@@ -147,13 +152,7 @@ def resume_run(
             "back, or start a new run."
         )
     chain = initial_chain(config, dataset)
-    if steps is not None:
-        # All that can be refused is refused before the plan is changed.
-        pick_device(device)
-        folder.extend(steps)
-    return fit(
-        chain, dataset, folder.training, out=folder, device=device, report=report, should_stop=should_stop
-    )
+    return fit(chain, dataset, training, out=folder, device=device, report=report, should_stop=should_stop)
 
 
 def initial_chain(config: RunConfig, data: Dataset) -> Chain:
@@ -182,7 +181,7 @@ def _custom_folder(path: Path, data: Dataset, training: TrainingConfig) -> RunFo
     ):
         raise ValueError(
             f"{path} holds a run with other training options or data. Give out another folder, or the "
-            "same options to go on with it."
+            "same options to go on with it (RunFolder.extend makes it longer)."
         )
     return folder
 

@@ -1,7 +1,7 @@
 """A run's folder: its configuration, metrics, checkpoints and pictures. All paths in it are relative.
 
 config.json          data, model and training options, what one example is, the data's fingerprint
-metrics.jsonl        a line per record; a function of the configuration alone, without times
+metrics.jsonl        a line per record; a function of config.json and extended.json alone, without times
 timing.jsonl         seconds and rates of this machine
 extended.json        at which steps the plan was made longer, and what it was; only where it was
 checkpoints/         step-…/state.safetensors and state.json
@@ -165,24 +165,30 @@ class RunFolder:
         """The training options, checked again."""
         return read_options(TrainingConfig, self.facts["training"], self._where("training"))
 
-    def extend(self, steps: int) -> None:
-        """Plan ``steps`` in all, at least as many as before; a longer plan is noted in ``extended``."""
-        planned = self.training.steps
+    def planned(self, steps: int | None) -> TrainingConfig:
+        """The training options with ``steps`` in all; ``ValueError`` for fewer than there are."""
+        training = self.training
+        if steps is None:
+            return training
         checks.integer("steps", steps, low=1)
-        if steps < planned:
+        if steps < training.steps:
             raise ValueError(
-                f"steps is {steps} and {self.path} is planned over {planned}; a run can be made longer only. "
-                "Give more steps, or leave them out."
+                f"steps is {steps} and {self.path} is planned over {training.steps}; a run can be made "
+                "longer only. Give more steps, or leave them out."
             )
-        if steps == planned:
+        return dataclasses.replace(training, steps=steps)
+
+    def extend(self, steps: int) -> None:
+        """Plan ``steps`` in all, at least as many as before. A longer plan is noted in ``extended``."""
+        training, before = self.planned(steps), self.training
+        if training == before:
             return
-        noted = self.extended
-        if self.step > (noted[-1]["step"] if noted else 0):
-            noted = [*noted, {"step": self.step, "steps": planned}]
-        self.facts["training"] = {**self.facts["training"], "steps": steps}
+        noted = [*self.extended, {"step": self.step, "steps": before.steps}]
+        facts = {**self.facts, "training": dataclasses.asdict(training)}
         # First the note: without the longer plan behind it, it is none.
-        write_text_atomically(self.path / _EXTENDED, json.dumps(noted) + "\n")
-        write_text_atomically(self.path / "config.json", json.dumps(self.facts, indent=1) + "\n")
+        self._note(noted, self.step)
+        write_text_atomically(self.path / "config.json", json.dumps(facts, indent=1) + "\n")
+        self.facts = facts
 
     @property
     def extended(self) -> list[dict[str, int]]:
@@ -195,12 +201,24 @@ class RunFolder:
             return []
         try:
             noted = json.loads(path.read_text(encoding="utf-8"))
-            return [one for one in noted if 0 < one["step"] <= one["steps"] < self.training.steps]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            bad = [one for one in noted if not _is_note(one)]
+        except (OSError, ValueError, TypeError) as error:
+            noted, bad = [], [error]
+        if bad:
             raise ValueError(
-                f"{path} cannot be read ({error}). Put back what ancestral wrote, or remove it: it only says "
-                "where the run was made longer."
-            ) from error
+                f"{path} cannot be read ({bad[0]}). Put back what ancestral wrote, or remove it: it only "
+                "says where the run was made longer."
+            )
+        return [one for one in noted if one["steps"] < self.training.steps]
+
+    def _note(self, noted: list[dict[str, int]], step: int) -> None:
+        """Write where the plan was made longer, for a run that is at ``step``: later steps are not there."""
+        first: dict[int, dict[str, int]] = {}
+        for one in noted:
+            at = min(one["step"], step)
+            if at > 0:
+                first.setdefault(at, {**one, "step": at})
+        write_text_atomically(self.path / _EXTENDED, json.dumps(list(first.values())) + "\n")
 
     # checkpoints -------------------------------------------------------------------------------------
 
@@ -262,11 +280,14 @@ class RunFolder:
         return [json.loads(line) for line in lines[:-1] if line]
 
     def rewind(self, step: int) -> None:
-        """Forget the metrics of steps after ``step``, which will be taken again."""
+        """Forget what was noted of steps after ``step``, which will be taken again."""
         for name in ("metrics.jsonl", "timing.jsonl"):
             kept = [record for record in self.records(name) if record["step"] <= step]
             text = "".join(json.dumps(record) + "\n" for record in kept)
             write_text_atomically(self.path / name, text)
+        noted = self.extended
+        if any(one["step"] > step for one in noted):
+            self._note(noted, step)
 
     def picture_path(self, step: int) -> Path:
         """Where the sample picture of a step is."""
@@ -285,6 +306,16 @@ def load_run(path: str | Path, *, chain: Chain | None = None) -> Chain:
             chain = build_chain(folder.config.model, folder.spec)
     folder.load_weights(chain)
     return chain
+
+
+def _is_note(one: Any) -> bool:
+    """Whether it is an entry of extended.json."""
+    return (
+        isinstance(one, dict)
+        and one.keys() == {"step", "steps"}
+        and all(type(value) is int for value in one.values())
+        and 0 < one["step"] <= one["steps"]
+    )
 
 
 def _check_free(path: Path) -> None:
