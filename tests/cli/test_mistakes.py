@@ -312,7 +312,8 @@ def test_a_place_that_cannot_be_written(data, runs, here):
 def test_the_model_comes_first(here):
     refused(call("train", "--data", "digits", "--out", "r", "vae"), "the model comes first", "'--data'")
     refused(call("train", "vae", "--resume", "r"), "'vae' and its options do not go with it")
-    refused(call("train", "--resume", "r", "--steps", 3), "--steps")
+    refused(call("train", "--resume", "r", "--batch-size", 3), "--batch-size")
+    refused(call("train", "--resume", "r", "--steps", 3), "there is no run at r")
     assert not list(here.iterdir())
 
 
