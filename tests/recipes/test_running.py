@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from ancestral.build import build_chain
 from ancestral.data import Dataset, content_hash, load_data
@@ -235,3 +236,26 @@ def test_a_run_longer_than_its_recipe_is_not_the_recipes(shelf, source, tmp_path
     resume_run(out, data=str(source), steps=12, device="cpu")
     with pytest.raises(ValueError, match=r"over 12 steps, and this one is over 8. Give another --out"):
         run_recipe(recipe, str(source), out, device="cpu")
+
+
+def test_a_recipe_that_lacks_something_is_not_run(shelf, source, tmp_path):
+    with pytest.raises(ValueError, match=r"'later' needs what this version does not have: model.wings = on"):
+        run_recipe(open_recipe("later", shelf), str(source), tmp_path / "run")
+
+
+def test_machines_are_told_in_order(shelf, source, tmp_path, monkeypatch):
+    recipe, out = open_recipe("bits-vae", shelf), tmp_path / "run"
+    run_recipe(recipe, str(source), out, device="cpu")
+    first = Result.read(out / "result.json").machine
+    assert f"torch {torch.__version__}" in first
+    monkeypatch.setattr("ancestral.recipes.running.this_machine", lambda _: "Quick 9000")
+    result = run_recipe(recipe, str(source), out, device="cpu")
+    assert result is not None
+    assert result.machine == f"{first}; then Quick 9000"
+
+
+def test_an_installed_package_is_not_written_to(shelf, source, tmp_path, monkeypatch):
+    monkeypatch.setattr("ancestral.recipes.running.SHELF", shelf)  # a folder, and no link into a checkout
+    with pytest.raises(ValueError, match=r"is an installed package's.*--recipes FOLDER"):
+        run_recipe(open_recipe("bits-vae", shelf), str(source), tmp_path / "run", record=True)
+    assert not Path(tmp_path / "run").exists()
