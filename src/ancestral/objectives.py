@@ -150,8 +150,7 @@ def dreg_loss(chain: Paths, x: Tensor, *, samples: int) -> Loss:
     read of other latents. ``features`` are computed once and may have it, and so may p.
     """
     h = repeat_features(chain.features(x), samples)
-    drawn = {link.t: link.value for link in latents(chain.path(x, h), chain.T)}
-    *z, message = _WeightedAgain.apply(*(drawn[t] for t in range(1, chain.T + 1)))
+    *z, message = _WeightedAgain.apply(*(link.value for link in latents(chain.path(x, h), chain.T)))
     log_q, log_q_top = log_q_in_z(chain, x, h=h, z=z)
     log_prior, log_likelihood = chain.log_joint(x, z)
     log_weight = (log_prior + log_likelihood - log_q).unflatten(0, (len(x), samples))
@@ -181,13 +180,20 @@ def reported_terms(
 
 
 def latents(path: Iterator[Level], T: int) -> list[Level]:
-    """The links of the latents, in the order drawn. Whatever follows the last is not computed."""
+    """The links of z_1 … z_T, in whatever order they are drawn. What follows the last is not computed."""
     links: list[Level] = []
     while len(links) < T:
         link = next(path)
         if link.q is not None:
             links.append(link)
-    return links
+    return sorted(links, key=lambda link: link.t)
+
+
+def log_q_of(link: Level) -> Tensor:
+    """log q of a latent's value under the law it was drawn from, (n,)."""
+    assert link.q is not None
+    found: Tensor = link.q.log_prob(link.value)
+    return found
 
 
 def log_q_in_z(chain: Paths, x: Tensor, *, h: Any, z: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -197,12 +203,9 @@ def log_q_in_z(chain: Paths, x: Tensor, *, h: Any, z: Sequence[Tensor]) -> tuple
     """
 
     def log_q(*z: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        logs: dict[int, Tensor] = {}
-        for link in latents(chain.path(x, h, z=z), chain.T):
-            assert link.q is not None
-            logs[link.t] = link.q.log_prob(link.value)
-        total = torch.stack(list(logs.values())).sum(dim=0)
-        return total.sum(), (total, logs[chain.T])
+        logs = [log_q_of(link) for link in latents(chain.path(x, h, z=z), chain.T)]
+        total = torch.stack(logs).sum(dim=0)
+        return total.sum(), (total, logs[-1])
 
     slopes, (total, top) = _slopes(log_q, z, chain)
     moved = [(slope * (v - v.detach())).flatten(1).sum(dim=1) for slope, v in zip(slopes, z, strict=True)]

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ancestral.elbo import Loss
 from ancestral.features import repeat_features
-from ancestral.objectives import Level, Paths, latents, log_q_in_z, reported_terms
+from ancestral.objectives import Paths, latents, log_q_in_z, log_q_of, reported_terms
 
 
 def resampled_loss(chain: Paths, x: Tensor, *, samples: int, kept: int, doubly: bool) -> Loss:
@@ -32,10 +32,10 @@ def resampled_loss(chain: Paths, x: Tensor, *, samples: int, kept: int, doubly: 
     The value is the bound of all k; the gradient, of ``kept`` = m of them, has the same mean.
     """
     h = chain.features(x)
-    drawn = _by_level(chain, latents(chain.path(x, repeat_features(h, samples)), chain.T))
+    drawn = latents(chain.path(x, repeat_features(h, samples)), chain.T)
     z = [link.value for link in drawn]
     with torch.no_grad():
-        log_q = [_log_q(link) for link in drawn]
+        log_q = [log_q_of(link) for link in drawn]
         log_prior, log_likelihood = chain.log_joint(x, z)
         latent = torch.stack(log_q).sum(dim=0) - log_prior
         log_weight = (log_likelihood - latent).unflatten(0, (len(x), samples))
@@ -52,7 +52,7 @@ def resampled_loss(chain: Paths, x: Tensor, *, samples: int, kept: int, doubly: 
     if redraw:
         z = [v.detach() for v in z]
     if redraw or not doubly:
-        links = _by_level(chain, latents(chain.path(x, h, z=z, redraw=redraw), chain.T))
+        links = latents(chain.path(x, h, z=z, redraw=redraw), chain.T)
         z = [link.value for link in links]
     if doubly:
         # Slopes in z are multiplied by the weights, and q is a function of z alone.
@@ -60,7 +60,7 @@ def resampled_loss(chain: Paths, x: Tensor, *, samples: int, kept: int, doubly: 
         z = [_slowed(v, weight) for v in z]
         log_q_chosen, _ = log_q_in_z(chain, x, h=h, z=z)
     else:
-        log_q_chosen = torch.stack([_log_q(link) for link in links]).sum(dim=0)
+        log_q_chosen = torch.stack([log_q_of(link) for link in links]).sum(dim=0)
     log_prior, log_likelihood = chain.log_joint(x, z)
     score = (log_prior + log_likelihood - log_q_chosen).mean()
     # The bound's value with the gradient of what was chosen.
@@ -83,15 +83,3 @@ def chosen(share: Tensor, kept: int) -> Tensor:
 def _slowed(z: Tensor, weight: Tensor) -> Tensor:
     """z with its gradient multiplied by the weight of its row."""
     return z.detach() + weight.reshape(-1, *[1] * (z.ndim - 1)) * (z - z.detach())
-
-
-def _by_level(chain: Paths, links: list[Level]) -> list[Level]:
-    """The links of z_1 … z_T, in whatever order they were drawn."""
-    at = {link.t: link for link in links}
-    return [at[t] for t in range(1, chain.T + 1)]
-
-
-def _log_q(link: Level) -> Tensor:
-    assert link.q is not None
-    found: Tensor = link.q.log_prob(link.value)
-    return found

@@ -125,8 +125,8 @@ def _not_run(recipe: Recipe) -> str:
 def in_words(result: Result, digits: int) -> str:
     """A result in one line."""
     text = f"{result.value:.{digits}f} ± {result.stderr:.{digits}f} {result.unit}, n = {result.n:,}"
-    if result.extended:
-        text += f", in {len(result.extended) + 1} parts"
+    if result.parts > 1:
+        text += f", in {result.parts} parts"
     if not result.shortened:
         return text
     return (

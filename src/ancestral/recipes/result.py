@@ -71,6 +71,11 @@ class Result:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
+    @property
+    def parts(self) -> int:
+        """In how many parts the run was taken; 1 from start to end."""
+        return len(self.extended) + 1
+
     @staticmethod
     def read(path: Path) -> Result:
         """The result in a file. ``ValueError`` names what does not fit."""

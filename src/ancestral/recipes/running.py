@@ -83,7 +83,7 @@ def run_recipe(
     if extend and not (out / "config.json").is_file():
         raise ValueError(f"there is no run at {out} to make longer. Leave --extend out to start one.")
     if record:
-        _check_record(recipe, less, _parts(out, steps.taken) > 1)
+        _check_record(recipe, less, _in_parts(out, steps.taken))
     dataset = load_configured(planned.data, source=data)
     content = check_data(recipe, dataset, data)
     config = replace(
@@ -176,12 +176,12 @@ def _at_most(what: str, given: int | None, planned: int) -> int:
     return given
 
 
-def _parts(out: Path, steps: int) -> int:
-    """In how many parts a run in ``out`` will have been, once it has taken ``steps``."""
+def _in_parts(out: Path, steps: int) -> bool:
+    """Whether a run in ``out`` is, once it has taken ``steps``, a shorter one made longer."""
     if not (out / "config.json").is_file():
-        return 1
+        return False
     there = RunFolder.open(out)
-    return 1 + len(there.extended) + (there.training.steps < steps)
+    return bool(there.extended) or there.training.steps < steps
 
 
 def _check_record(recipe: Recipe, less: bool, in_parts: bool) -> None:
@@ -192,7 +192,7 @@ def _check_record(recipe: Recipe, less: bool, in_parts: bool) -> None:
             "Leave --record out, or give the folder of a checkout: --recipes FOLDER."
         )
     there = recipe.result
-    if (less or in_parts) and there is not None and not (there.shortened or there.extended):
+    if (less or in_parts) and there is not None and not there.shortened and there.parts == 1:
         raise ValueError(
             f"the recorded result of {recipe.name!r} is of a full run, and this one is "
             f"{'shortened' if less else 'a shorter one made longer'}. Leave --record out, or run it in full."

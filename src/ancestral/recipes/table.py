@@ -82,7 +82,7 @@ def _section(table: Table, recipes: Sequence[Recipe]) -> list[str]:
         versions = {result.version for result in values.values() if result and result.machine == machine}
         lines += ["", f"{', '.join(names)}: ancestral {', '.join(sorted(versions))} on {machine}."]
     for recipe in recipes:
-        if recipe.result is not None and recipe.result.extended:
+        if recipe.result is not None and recipe.result.parts > 1:
             lines += ["", f"{recipe.name}: {_in_parts(recipe.result)}"]
         if recipe.facts.not_here and recipe.result is None:
             lines += ["", f"{recipe.name}, not run here: {recipe.facts.not_here}"]
@@ -104,8 +104,8 @@ def _row(recipe: Recipe, values: dict[str, Result | None]) -> list[str]:
     steps = f"{result.steps.taken:,}"
     if result.steps.taken < result.steps.planned:
         steps += f" of {result.steps.planned:,}"
-    if result.extended:
-        steps += f" in {len(result.extended) + 1} parts"
+    if result.parts > 1:
+        steps += f" in {result.parts} parts"
     estimator = result.estimator
     if result.samples.taken < result.samples.planned:
         estimator += f" (planned: {result.samples.planned:,})"
@@ -147,7 +147,7 @@ def _verdict(recipe: Recipe, result: Result, values: dict[str, Result | None], d
         text = f"behind the aim by {result.value - aim:.{digits}f}"
     else:
         text = "our own reference"
-    less = [name for name, so in (("shortened", result.shortened), ("in parts", result.extended)) if so]
+    less = [name for name, so in (("shortened", result.shortened), ("in parts", result.parts > 1)) if so]
     return f"{text} ({', '.join(less)})" if less else text
 
 
