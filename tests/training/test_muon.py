@@ -92,7 +92,7 @@ def test_what_is_no_matrix_goes_to_adamw():
         assert is_matrix(nn.Parameter(torch.zeros(shape))) == expected, shape
     data = images()
     one = TrainingState(built(MODELS["ladder"], data), MUON)
-    of_muon = {name for muon in one.muon for name in muon.bucket.places}
+    of_muon = {name for muon in one.of_matrices for name in muon.bucket.places}
     assert of_muon == {name for name, p in one.parameters.items() if is_matrix(p)}
     for name in one.parameters:
         assert (f"optimizer/momentum/{name}" in one.tensors()) == (name in of_muon)

@@ -15,6 +15,7 @@ from ancestral.training import TrainingState, train
 from tiny import MODELS, TRAINING, built, images, with_dropout
 
 FP32, BF16, MUON = {"precision": "fp32"}, {"precision": "bf16"}, {"precision": "fp32", "optimizer": "muon"}
+SOAP = {**FP32, "optimizer": "soap"}
 CASES: dict[str, tuple[ModelConfig, dict[str, str]]] = {
     "vae-mlp": (MODELS["vae-mlp"], FP32),
     "vae-mlp with dropout": (with_dropout(MODELS["vae-mlp"]), FP32),
@@ -29,6 +30,8 @@ CASES: dict[str, tuple[ModelConfig, dict[str, str]]] = {
     ),
     "ladder by importance weights": (replace(MODELS["ladder"], objective="dreg", training_samples=4), FP32),
     "ladder by muon": (MODELS["ladder"], MUON),
+    "vae-mlp by soap": (MODELS["vae-mlp"], SOAP),
+    "ladder by soap in bf16": (MODELS["ladder"], {**SOAP, **BF16}),
     "ddpm": (MODELS["ddpm"], FP32),
     "ddpm by muon in bf16": (MODELS["ddpm"], {**MUON, **BF16}),
     "ddpm in bf16": (MODELS["ddpm"], BF16),
@@ -41,7 +44,7 @@ CASES: dict[str, tuple[ModelConfig, dict[str, str]]] = {
     "continuous ddpm": (replace(MODELS["ddpm"], T="continuous", schedule="learned"), FP32),
     "ddpm with dropout": (with_dropout(MODELS["ddpm"]), {"precision": "auto"}),
 }
-SLOTS = ("momentum", "exp_avg", "exp_avg_sq")
+SLOTS = ("momentum", "exp_avg", "exp_avg_sq", "turned_avg", "turned_avg_sq")
 each_case = pytest.mark.parametrize(("model", "options"), CASES.values(), ids=CASES.keys())
 
 
@@ -103,9 +106,10 @@ def test_everything_a_step_reads_is_restored(model, options):
     assert len(set(losses)) == 3
     kept = {name: tensor.clone() for name, tensor in first.tensors().items()}
     moved = [sum(name.startswith(f"optimizer/{slot}/") for name in kept) for slot in SLOTS]
-    assert moved[0] + moved[1] == len(first.parameters)
-    assert moved[1] == moved[2]
+    assert moved[0] + moved[1] + moved[3] == len(first.parameters)
+    assert (moved[1], moved[3]) == (moved[2], moved[4])
     assert (moved[0] > 0) == (training.optimizer == "muon")
+    assert (moved[3] > 0) == (training.optimizer == "soap")
     second.restore(kept, first.images_seen)
     ours = [(float(record.loss), float(record.gradient_norm)) for record in train(second, data)]
     theirs = [(float(record.loss), float(record.gradient_norm)) for record in train(first, data)]

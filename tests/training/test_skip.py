@@ -33,7 +33,7 @@ def middling() -> TrainingConfig:
     return replace(TRAINING, steps=30, warmup=0, skip=sorted(found)[len(found) // 2])
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "soap"])
 @pytest.mark.filterwarnings("ignore:.*were skipped")
 def test_a_skipped_step_moves_nothing_and_is_counted(optimizer):
     one, data = state(replace(middling(), optimizer=optimizer)), images()
@@ -148,7 +148,7 @@ def test_what_is_not_finite_is_above_any_threshold():
 
 
 @pytest.mark.filterwarnings("ignore:.*were skipped")
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "soap"])
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 def test_a_step_whose_gradient_overflows_is_left_out(optimizer, bad, monkeypatch):
     """At step 3 alone: everything stays what it was and training goes on."""

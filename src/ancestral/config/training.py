@@ -11,7 +11,7 @@ from ancestral.config.strict import STRICT
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off"]
-Optimizer = Literal["adamw", "muon"]
+Optimizer = Literal["adamw", "muon", "soap"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,9 @@ class TrainingConfig:
     warmup: int = 100
     """Steps over which the rate rises from 0 (at most a tenth of all steps)."""
     optimizer: Optimizer = "adamw"
-    """adamw; or muon, which takes matrices and kernels in steps of orthogonalised momentum, and leaves the
-    rest to AdamW: at the same rate, convolutional models get further in as many steps."""
+    """adamw; or one that takes matrices and kernels in steps of its own and leaves the rest to AdamW: muon,
+    of orthogonalised momentum, with which convolutional models get further in as many steps at the same
+    rate; soap, Adam's in the bases of the gradients' covariances, with which mlps do so in less time."""
     weight_decay: float = 0.01
     """Decoupled from the gradient, of matrices and kernels."""
     clip: float = 1.0

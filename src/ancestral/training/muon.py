@@ -12,6 +12,8 @@ where a weight's gradients agree; so one rate suits both. (Liu et al. 2025, "Muo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -44,6 +46,11 @@ class Muon:
         self._alike: dict[tuple[int, int], list[Place]] = {}
         for place in bucket.places.values():
             self._alike.setdefault(place.matrix, []).append(place)
+
+    def moments(self) -> Iterator[tuple[str, Tensor]]:
+        """All that it keeps, as views, by what it is and the parameter's name."""
+        for name, view in self.bucket.views(self.momentum).items():
+            yield f"momentum/{name}", view
 
     @torch.no_grad()
     def step(self, rate: float, skip: Tensor | None = None) -> None:

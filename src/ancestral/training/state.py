@@ -16,10 +16,11 @@ from ancestral.precision import NAMES, compute_dtype, name_of
 from ancestral.training.flat import Bucket, buckets, views
 from ancestral.training.memory import recompute_blocks
 from ancestral.training.muon import Muon, is_matrix
+from ancestral.training.soap import Soap
 
 _SLOTS = ("exp_avg", "exp_avg_sq")
-_MOMENTUM = "momentum"
 _SKIPPED = "training/skipped"
+_OF_MATRICES: dict[str, type[Muon] | type[Soap]] = {"muon": Muon, "soap": Soap}
 
 
 def training_dtype(config: TrainingConfig, chain: Chain, device: torch.device) -> torch.dtype:
@@ -51,14 +52,14 @@ class TrainingState:
         """Whether steps are compiled; None until the first step decides it."""
         self.skipped = torch.zeros((), device=self.device)
         """Steps left out so far, whose gradients were above ``config.skip``."""
-        muon = config.optimizer == "muon"
-        self.buckets = buckets(self.parameters, is_matrix) if muon else buckets(self.parameters)
+        of_matrices = _OF_MATRICES.get(config.optimizer)
+        self.buckets = buckets(self.parameters, is_matrix) if of_matrices else buckets(self.parameters)
         self.ema = views(self.buckets, [bucket.average for bucket in self.buckets])
         """The averaged weights, by name."""
-        self.muon = [
-            Muon(bucket, weight_decay=config.weight_decay, dtype=self.dtype)
+        self.of_matrices = [
+            of_matrices(bucket, weight_decay=config.weight_decay, dtype=self.dtype)
             for bucket in self.buckets
-            if bucket.apart
+            if of_matrices and bucket.apart
         ]
         """One for each bucket of matrices; none where all is AdamW's."""
         self.optimizer = self._adamw([bucket for bucket in self.buckets if not bucket.apart])
@@ -122,8 +123,8 @@ class TrainingState:
         """
         step = self.step
         rate = self.learning_rate(step)
-        for muon in self.muon:
-            muon.step(rate, skip)
+        for one in self.of_matrices:
+            one.step(rate, skip)
         if self.optimizer is not None:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -173,10 +174,10 @@ class TrainingState:
             bucket.weight.copy_(values)
 
     def _moments(self) -> Iterator[tuple[str, Tensor]]:
-        """AdamW's two moments of its parameters and Muon's momentum, with their names in a checkpoint."""
-        for muon in self.muon:
-            for name, view in muon.bucket.views(muon.momentum).items():
-                yield f"optimizer/{_MOMENTUM}/{name}", view
+        """AdamW's two moments of its parameters and what is kept of matrices, with names in a checkpoint."""
+        for one in self.of_matrices:
+            for name, view in one.moments():
+                yield f"optimizer/{name}", view
         if self.optimizer is None:
             return
         rest = [bucket for bucket in self.buckets if not bucket.apart]
@@ -211,9 +212,13 @@ class TrainingState:
         self.images_seen = images_seen
         if self.config.skip:
             self.skipped.copy_(tensors[_SKIPPED])
+        # The optimisers have not seen the steps that were left out.
+        taken = self.step - self.skipped
         for moments in {} if self.optimizer is None else self.optimizer.state.values():
-            # The optimiser has not seen the steps that were left out.
-            moments["step"].copy_(self.step - self.skipped)
+            moments["step"].copy_(taken)
+        for one in self.of_matrices:
+            if isinstance(one, Soap):
+                one.resume(self.step, taken)
         if decisions is not None:
             self.dtype = NAMES.get(decisions.get("precision", ""), self.dtype)
             self.compiled = decisions.get("compiled", self.compiled)
