@@ -67,17 +67,30 @@ def number(
         raise ValueError(f"{what} is {value:g}; it must be {allowed}.")
 
 
-def draws(what: str, samples: int, *, warmup: int, backward: int | None, unweighted: str | None) -> None:
+def draws(
+    what: str, samples: int, *, warmup: int, first: int, backward: int | None, unweighted: str | None
+) -> None:
     """Refuse what does not fit so many ``samples``, called ``what``, in each training step.
 
-    ``warmup`` is the number of first steps of one draw, and ``backward`` how many of the draws the gradient
-    goes through, chosen by their weights; ``unweighted`` says where there are none.
+    ``warmup`` is the number of first steps, of ``first`` draws each, and ``backward`` how many of the draws
+    the gradient goes through, chosen by their weights; ``unweighted`` says where there are none.
     """
     integer("samples_warmup", warmup, low=0)
     if warmup and samples == 1:
         raise ValueError(
             f"samples_warmup is {warmup} and {what} is 1: there is one draw at all times. Leave it at 0, or "
             f"give more {what}."
+        )
+    integer("first_samples", first, low=1)
+    if warmup and first >= samples:
+        raise ValueError(
+            f"first_samples is {first} and {what} is {samples}: the first steps are to take fewer draws. "
+            "Give fewer first_samples, or leave samples_warmup at 0."
+        )
+    if first != 1 and not warmup:
+        raise ValueError(
+            f"first_samples is {first} and samples_warmup is 0: there are no first steps that it is for. "
+            "Leave it at 1, or give samples_warmup."
         )
     if backward is not None:
         integer("backward_samples", backward, low=1, high=samples)

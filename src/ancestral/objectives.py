@@ -92,8 +92,11 @@ class Objective:
     backward_samples: int | None = None
     """iwae, dreg: the gradient goes through so many of the k, chosen by their weights (``resampled``)."""
     samples_warmup: int = 0
-    """Steps at the start with one path in place of k: what is learnt first is learnt in a k-th of the time.
+    """Steps at the start with ``first_samples`` paths in place of k: what is learnt first is learnt sooner.
     Burda et al. 2016 (table 2) go on with k = 50 from k = 1, and end 0.1 nats from k = 50 alone."""
+    first_samples: int = 1
+    """Paths for each example in those steps; where they are no more than ``backward_samples``, the gradient
+    goes through all of them."""
 
     def __post_init__(self) -> None:
         checks.one_of("bound", self.bound, OBJECTIVES)
@@ -102,6 +105,7 @@ class Objective:
             "samples",
             self.samples,
             warmup=self.samples_warmup,
+            first=self.first_samples,
             backward=self.backward_samples,
             unweighted="with bound 'elbo'" if self.bound == "elbo" else None,
         )
@@ -116,15 +120,22 @@ class Objective:
             )
 
     def at(self, step: int) -> Objective:
-        """What one step, from 0, is trained on: one draw in the warm-up, then the objective itself."""
-        return Objective(self.bound) if step < self.samples_warmup else self
+        """What one step, from 0, is trained on: fewer draws in the warm-up, then the objective itself."""
+        if step >= self.samples_warmup:
+            return self
+        few = self.backward_samples
+        through = few if few is not None and few < self.first_samples else None
+        return Objective(self.bound, self.first_samples, through)
 
     @property
     def name(self) -> str:
         """What reports call the importance-weighted objectives."""
         gradient = ", DReG gradient" if self.bound == "dreg" else ""
         few = "" if self.backward_samples is None else f" of {self.backward_samples} draws by weight"
-        first = f", the first {self.samples_warmup} steps of one draw" if self.samples_warmup else ""
+        first = ""
+        if self.samples_warmup:
+            draws = "one draw" if self.first_samples == 1 else f"{self.first_samples} draws"
+            first = f", the first {self.samples_warmup} steps of {draws}"
         return f"negative IWAE-{self.samples} bound{gradient}{few}{first}"
 
 

@@ -44,6 +44,7 @@ MODELS: dict[str, dict[str, list[object]]] = {
         "training-samples": [0, 100_001],
         "backward-samples": [0, -1],
         "samples-warmup": [-1],
+        "first-samples": [0],
         "likelihood.value": [0, -1, "nan", "inf"],
     },
     "hvae": {
@@ -61,6 +62,7 @@ MODELS: dict[str, dict[str, list[object]]] = {
         "training-samples": [0],
         "backward-samples": [0],
         "samples-warmup": [-1],
+        "first-samples": [0],
         "likelihood.value": [0],
     },
     "ddpm": {

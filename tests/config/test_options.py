@@ -106,6 +106,8 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
         IMAGES,
         {"backward_samples": 2, "samples_warmup": 2},
     ),
+    (replace(MLP, objective="dreg", training_samples=4, samples_warmup=2), IMAGES, {"first_samples": 3}),
+    (replace(LADDER, objective="iwae", training_samples=4, samples_warmup=2), IMAGES, {"first_samples": 3}),
     (WARMED, IMAGES, {"kl_balance": True, "kl_warmup": 8}),
     (DEEP, IMAGES, {"levels": 8, "levels_per_size": (0, 3, 4), "blocks": 2, "width": 8, "block": "basic"}),
     (replace(LADDER, q="iaf"), IMAGES, {"flow": FlowConfig(transforms=3), "q": "spline"}),
@@ -445,7 +447,7 @@ def test_every_option_of_the_data_changes_a_run(plain, place, tmp_path):
 
 EVERYTHING: list[ModelConfig] = [
     VAEConfig(objective="iwae", training_samples=50, backward_samples=5, samples_warmup=3),
-    HVAEConfig(objective="dreg", training_samples=50, backward_samples=5, samples_warmup=3),
+    HVAEConfig(objective="dreg", training_samples=50, backward_samples=5, samples_warmup=3, first_samples=10),
     VAEConfig(
         latent_dims=5,
         q="spline",

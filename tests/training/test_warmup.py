@@ -126,6 +126,28 @@ def test_the_first_steps_take_one_draw(objective, kept):
     assert same == [True] * warmup + [False] * 2
 
 
+@pytest.mark.parametrize(("kept", "first"), [(None, 3), (2, 3), (2, 2), (3, 2)])
+def test_the_first_steps_take_so_many_draws(kept, first):
+    """The weights of a run of as many draws from the start, whose gradient goes through as many of them."""
+    data, warmup = images(), 3
+    few = replace(
+        MARKOV,
+        objective="dreg",
+        training_samples=first,
+        backward_samples=kept if kept is not None and kept < first else None,
+    )
+    many = replace(few, training_samples=5, backward_samples=kept, samples_warmup=warmup, first_samples=first)
+    weights = []
+    for model in (few, many):
+        torch.manual_seed(0)
+        state = TrainingState(built(model, data), replace(TRAINING, steps=warmup + 2))
+        weights.append([])
+        for _ in train(state, data):
+            weights[-1].append(torch.cat([p.detach().flatten() for p in state.parameters.values()]))
+    same = [torch.equal(a, b) for a, b in zip(*weights, strict=True)]
+    assert same == [True] * warmup + [False] * 2
+
+
 @pytest.mark.filterwarnings("default")
 def test_compiled_steps_take_one_draw_first_too():
     data = images()

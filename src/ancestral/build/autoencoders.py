@@ -75,7 +75,11 @@ def _reweighting(config: VAEConfig | HVAEConfig) -> Reweighting:
 
 def _objective(config: VAEConfig | HVAEConfig) -> Objective:
     return Objective(
-        config.objective, config.training_samples, config.backward_samples, config.samples_warmup
+        config.objective,
+        config.training_samples,
+        config.backward_samples,
+        config.samples_warmup,
+        config.first_samples,
     )
 
 

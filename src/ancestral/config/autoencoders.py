@@ -91,7 +91,9 @@ class VAEConfig:
     """iwae, dreg: the gradient through so many of the k draws, chosen by their weights: the same on average,
     for about half of the time where they are few of many. By default through all."""
     samples_warmup: int = 0
-    """Steps at the start with one draw in place of k, a k-th of the work, for what is learnt first."""
+    """Steps at the start with fewer draws than k, and less work, for what is learnt first."""
+    first_samples: int = 1
+    """Draws per example in those first steps."""
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
 
     __pydantic_config__: ClassVar = STRICT
@@ -168,7 +170,9 @@ class HVAEConfig:
     """iwae, dreg: the gradient through so many of the k draws, chosen by their weights: the same on average,
     for about half of the time where they are few of many. By default through all."""
     samples_warmup: int = 0
-    """Steps at the start with one draw in place of k, a k-th of the work, for what is learnt first."""
+    """Steps at the start with fewer draws than k, and less work, for what is learnt first."""
+    first_samples: int = 1
+    """Draws per example in those first steps."""
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
 
     __pydantic_config__: ClassVar = STRICT
@@ -248,6 +252,7 @@ def _check_objective(config: VAEConfig | HVAEConfig) -> None:
         "training_samples",
         config.training_samples,
         warmup=config.samples_warmup,
+        first=config.first_samples,
         backward=config.backward_samples,
         unweighted="and objective is 'elbo'" if config.objective == "elbo" else None,
     )
