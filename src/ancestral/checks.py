@@ -85,12 +85,12 @@ def draws(
     if warmup and first >= samples:
         raise ValueError(
             f"first_samples is {first} and {what} is {samples}: the first steps are to take fewer draws. "
-            "Give fewer first_samples, or leave samples_warmup at 0."
+            "Give fewer first_samples, or leave both out."
         )
     if first != 1 and not warmup:
         raise ValueError(
-            f"first_samples is {first} and samples_warmup is 0: there are no first steps that it is for. "
-            "Leave it at 1, or give samples_warmup."
+            f"first_samples is {first} and samples_warmup is 0: no steps have fewer draws. Leave it at 1, or "
+            "give samples_warmup."
         )
     if backward is not None:
         integer("backward_samples", backward, low=1, high=samples)

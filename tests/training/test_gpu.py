@@ -35,9 +35,11 @@ def noise_of_the_cpu(monkeypatch):
         monkeypatch.setattr(torch, name, drawn)
 
 
-def test_a_skipped_step_moves_nothing():
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "soap"])
+def test_a_skipped_step_moves_nothing(optimizer):
     data = images()
-    one = TrainingState(built(MODELS["ladder"], data).to(CUDA), replace(TRAINING, skip=1e-9))
+    training = replace(TRAINING, optimizer=optimizer, skip=1e-9)
+    one = TrainingState(built(MODELS["ladder"], data).to(CUDA), training)
     before = one.tensors()
     list(train(one, data, note=lambda text: None))
     after = one.tensors()
@@ -68,10 +70,12 @@ def test_losses_gradients_and_elbos_agree(model, noise_of_the_cpu):
     torch.testing.assert_close(elbos["cuda"], elbos["cpu"], rtol=1e-9, atol=1e-8)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "soap"])
 @pytest.mark.parametrize("compile_", ["off", "on"])
 @each_model
-def test_a_run_learns(model, compile_):
-    data, training = images(), replace(TRAINING, steps=60, learning_rate=3e-3, warmup=5, compile=compile_)
+def test_a_run_learns(model, compile_, optimizer):
+    data, options = images(), {"compile": compile_, "optimizer": optimizer}
+    training = replace(TRAINING, steps=60, learning_rate=3e-3, warmup=5, **options)
     torch.manual_seed(0)
     fitted = fit(built(model, data), data, training, device="cuda")
     losses = [record["loss"] for record in fitted.records if record["kind"] == "train"]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.training import TrainingState, train
-from ancestral.training.flat import buckets
-from ancestral.training.muon import MOMENTUM, Muon, is_matrix, orthogonalised
+from ancestral.training.flat import buckets, is_matrix
+from ancestral.training.muon import MOMENTUM, Muon, orthogonalised
 from tiny import MODELS, TRAINING, built, images
 
 MUON = replace(TRAINING, optimizer="muon")
@@ -92,7 +92,7 @@ def test_what_is_no_matrix_goes_to_adamw():
         assert is_matrix(nn.Parameter(torch.zeros(shape))) == expected, shape
     data = images()
     one = TrainingState(built(MODELS["ladder"], data), MUON)
-    of_muon = {name for muon in one.of_matrices for name in muon.bucket.places}
+    of_muon = {name for muon in one.matrix_optimizers for name in muon.bucket.places}
     assert of_muon == {name for name, p in one.parameters.items() if is_matrix(p)}
     for name in one.parameters:
         assert (f"optimizer/momentum/{name}" in one.tensors()) == (name in of_muon)
@@ -120,7 +120,7 @@ def test_the_rest_is_adamw_s_step():
         assert torch.equal(p, adamw.parameters[name]) != is_matrix(p), name
 
 
-def test_a_model_of_matrices_alone_has_no_adamw():
+def test_a_model_matrix_optimizers_alone_has_no_adamw():
     data = images()
     chain = built(MODELS["vae-mlp"], data)
     for name, p in chain.named_parameters():

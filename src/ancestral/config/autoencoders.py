@@ -93,7 +93,8 @@ class VAEConfig:
     samples_warmup: int = 0
     """Steps at the start with fewer draws than k, and less work, for what is learnt first."""
     first_samples: int = 1
-    """Draws per example in those first steps."""
+    """Draws per example in the first samples_warmup steps, fewer than k; the gradient goes through all of
+    them where they are no more than backward_samples."""
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
 
     __pydantic_config__: ClassVar = STRICT
@@ -172,7 +173,8 @@ class HVAEConfig:
     samples_warmup: int = 0
     """Steps at the start with fewer draws than k, and less work, for what is learnt first."""
     first_samples: int = 1
-    """Draws per example in those first steps."""
+    """Draws per example in the first samples_warmup steps, fewer than k; the gradient goes through all of
+    them where they are no more than backward_samples."""
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
 
     __pydantic_config__: ClassVar = STRICT

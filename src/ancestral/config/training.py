@@ -31,7 +31,7 @@ class TrainingConfig:
     optimizer: Optimizer = "adamw"
     """adamw; or one that takes matrices and kernels in steps of its own and leaves the rest to AdamW: muon,
     of orthogonalised momentum, with which convolutional models get further in as many steps at the same
-    rate; soap, Adam's in the bases of the gradients' covariances, with which mlps do so in less time."""
+    rate; soap, Adam's in the bases of the gradients' covariances, with which mlps do."""
     weight_decay: float = 0.01
     """Decoupled from the gradient, of matrices and kernels."""
     clip: float = 1.0

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 _ALIGNED = 16
 """Every parameter starts at a multiple of this many numbers: a whole vector register, or cache line."""
+_SMALLEST = 8
+"""Matrices with fewer rows or columns have hardly any directions to tell apart."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,14 @@ def buckets(
     for name, p in named.items():
         groups.setdefault((p.dtype, p.ndim > 1, apart(p)), {})[name] = p
     return [Bucket(group, decayed=decayed, apart=own) for (_, decayed, own), group in groups.items()]
+
+
+def is_matrix(p: nn.Parameter) -> bool:
+    """Whether it is for an optimiser of matrices: one, or a kernel as outputs × all that an output reads.
+
+    What has three axes is an image or a vector for each of several places, and no map.
+    """
+    return p.ndim in (2, 4) and min(len(p), p[0].numel()) >= _SMALLEST
 
 
 def views(parts: Sequence[Bucket], buffers: Sequence[Tensor]) -> dict[str, Tensor]:

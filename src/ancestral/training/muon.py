@@ -15,23 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ancestral.training.flat import Bucket, Place
 
 MOMENTUM = 0.95
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _STEPS = 5
-_SMALLEST = 8
-"""Matrices with fewer rows or columns have hardly any directions to tell apart, and go to AdamW."""
-
-
-def is_matrix(p: nn.Parameter) -> bool:
-    """Whether Muon is for it: a matrix, or a convolution's kernel as outputs × all that an output reads.
-
-    What has three axes is an image or a vector for each of several places, and no map.
-    """
-    return p.ndim in (2, 4) and min(len(p), p[0].numel()) >= _SMALLEST
 
 
 class Muon:
@@ -51,6 +41,10 @@ class Muon:
         """All that it keeps, as views, by what it is and the parameter's name."""
         for name, view in self.bucket.views(self.momentum).items():
             yield f"momentum/{name}", view
+
+    def resume(self, *, steps: int, taken: Tensor, dtype: torch.dtype) -> None:
+        """Go on in this dtype; how many steps there were is nothing to it."""
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, rate: float, skip: Tensor | None = None) -> None:

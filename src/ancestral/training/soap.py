@@ -9,8 +9,9 @@ step in the bases of their eigenvectors Q_L and Q_R:
     W ← W − rate · Q_L ( M′ / (√V′ + ε) ) Q_Rᵀ,
 
 with the first and second moments free of bias as Adam's. The eigenvectors move slowly, and one step of
-orthogonal iteration follows them every so often. Turning the weights' own basis turns the steps, which is not
-so of Adam; the bounds on their size are Adam's, and so is the range of rates.
+orthogonal iteration follows them every so often. The first gradient only gives them: in its own bases it is
+diagonal, and Adam would make steps of what rounding leaves beside. The root mean square of a step is about
+Adam's, and so is the range of rates; but to turn the weights' own basis is to turn the steps.
 """
 
 from __future__ import annotations
@@ -30,16 +31,21 @@ EVERY = 10
 """Steps between those at which the bases are brought up to date."""
 _LARGEST = 256
 """Sides of more rows or columns keep their own basis, as theirs would cost more than all else in a step."""
+_ANEW = 5
+"""Renewals that look for the eigenvectors anew, as orthogonal iteration starts from eigenvectors."""
 
 
 class Soap:
-    """The optimiser of one bucket of matrices. Moments are laid out as the bucket, in the turned bases."""
+    """The optimiser of one bucket of matrices. Moments are laid out as the bucket, in the turned bases.
+
+    Products of matrices are in ``dtype`` where that is less than the weights' own; averages and bases are
+    kept in the weights'. A kernel's columns are in the order they are stored in, as is what is kept of them.
+    """
 
     def __init__(self, bucket: Bucket, *, weight_decay: float, dtype: torch.dtype) -> None:
         self.bucket = bucket
         self.weight_decay = weight_decay
-        self.dtype = dtype
-        """Of the matrix products."""
+        self.dtype = _of_products(bucket, dtype)
         self.first = torch.zeros_like(bucket.average)
         self.second = torch.zeros_like(bucket.average)
         self._turned = torch.zeros_like(bucket.average)
@@ -47,11 +53,10 @@ class Soap:
         places: dict[tuple[int, int], dict[str, Place]] = {}
         for name, place in bucket.places.items():
             places.setdefault(place.matrix, {})[name] = place
-        self._alike = [
-            _Alike(shape, alike, like=bucket.average, dtype=dtype) for shape, alike in places.items()
-        ]
+        self._alike = [_Alike(shape, alike, like=bucket.average) for shape, alike in places.items()]
         self._calls = 0
-        self._taken = torch.zeros((), device=bucket.average.device)
+        self._taken = bucket.average.new_zeros(())
+        self._cast()
 
     def moments(self) -> Iterator[tuple[str, Tensor]]:
         """All that it keeps, as views, by what it is and the parameter's name."""
@@ -61,22 +66,33 @@ class Soap:
         for alike in self._alike:
             yield from alike.named()
 
-    def resume(self, steps: int, taken: Tensor) -> None:
-        """Go on after so many steps, of which as many as ``taken``, (), were not skipped."""
+    def resume(self, *, steps: int, taken: Tensor, dtype: torch.dtype) -> None:
+        """Go on in this dtype after so many steps, of which as many as ``taken``, (), were not skipped."""
+        self.dtype = _of_products(self.bucket, dtype)
         self._calls = steps
         self._taken.copy_(taken)
-        for alike in self._alike:
-            alike.cast()
+        self._cast()
 
     @torch.no_grad()
     def step(self, rate: float, skip: Tensor | None = None) -> None:
         """One step from the bucket's gradient; where ``skip`` is 1.0, nothing is changed."""
         weight, gradient = self.bucket.weight.detach(), self.bucket.gradient
-        taken = torch.ones((), device=weight.device, dtype=weight.dtype)
+        taken = torch.ones_like(self._taken)
         if skip is not None:
             taken = taken - skip
             # What is not finite would be so times 0 as well.
             gradient.masked_fill_(skip.bool(), 0.0)
+        # Before the first gradient there are no bases to take a step in.
+        moved = taken * (self._taken > 0)
+        self._turn(gradient, self._turned)
+        self.first.lerp_(self._turned, (1.0 - BETAS[0]) * moved)
+        self.second.lerp_(self._turned.square_(), (1.0 - BETAS[1]) * moved)
+        count = (self._taken + taken - 1.0).clamp(min=1.0)
+        scale = torch.div(self.second, 1.0 - BETAS[1] ** count, out=self._scratch).sqrt_().add_(_EPSILON)
+        self._turn(torch.div(self.first, scale, out=scale), self._turned, back=True)
+        if self.weight_decay:
+            weight.mul_(1.0 - rate * self.weight_decay * moved)
+        weight.sub_(self._turned.mul_(rate * moved / (1.0 - BETAS[0] ** count)))
         cast = gradient.to(self.dtype)
         for alike in self._alike:
             alike.average(cast, (1.0 - _FACTOR) * taken)
@@ -84,16 +100,6 @@ class Soap:
             self._follow(taken)
         self._calls += 1
         self._taken += taken
-        self._turn(cast, self._turned)
-        self.first.lerp_(self._turned, (1.0 - BETAS[0]) * taken)
-        self.second.lerp_(self._turned.square_(), (1.0 - BETAS[1]) * taken)
-        # Before the first step there is nothing to be free of bias of.
-        count = self._taken.clamp(min=1.0)
-        scale = torch.div(self.second, 1.0 - BETAS[1] ** count, out=self._scratch).sqrt_().add_(_EPSILON)
-        self._turn(torch.div(self.first, scale, out=scale), self._turned, back=True)
-        if self.weight_decay:
-            weight.mul_(1.0 - rate * self.weight_decay * taken)
-        weight.sub_(self._turned.mul_(rate * taken / (1.0 - BETAS[0] ** count)))
 
     def _follow(self, taken: Tensor) -> None:
         """Bring the bases up to date, and the first moment with them; the second one stays where it is."""
@@ -101,26 +107,35 @@ class Soap:
         # In full precision: the average would gather what rounding does to it.
         self._turn(self.first, plain, back=True, rounded=False)
         for alike in self._alike:
-            # An orthogonal iteration starts from eigenvectors: of the first gradient, then of the first few.
-            alike.follow(taken, anew=self._calls <= EVERY)
+            alike.follow(taken, anew=self._calls < _ANEW * EVERY)
+        self._cast()
         self._turn(plain, self._turned, rounded=False)
         self.first.copy_(torch.where(taken > 0, self._turned, self.first))
 
     def _turn(self, given: Tensor, out: Tensor, *, back: bool = False, rounded: bool = True) -> None:
         """Write Q_Lᵀ · Q_R of every matrix of one buffer into another; ``back``, Q_L · Q_Rᵀ."""
-        given = given.to(self.dtype) if rounded else given
+        cast = given.to(self.dtype) if rounded else given
         for alike in self._alike:
-            alike.turn(given, out, back=back)
+            # A matrix without turned sides is in no product, and not rounded either.
+            alike.turn(cast if alike.sides else given, out, back=back)
+
+    def _cast(self) -> None:
+        """Note the bases in the dtype of products, whenever either has changed."""
+        for alike in self._alike:
+            alike.cast(self.dtype)
+
+
+def _of_products(bucket: Bucket, dtype: torch.dtype) -> torch.dtype:
+    """The dtype given, or the weights' where that is no less."""
+    own = bucket.weight.dtype
+    return dtype if dtype.itemsize < min(own.itemsize, 4) else own
 
 
 class _Alike:
     """Matrices of one shape in a bucket, with what is kept of each of their sides."""
 
-    def __init__(
-        self, shape: tuple[int, int], places: dict[str, Place], *, like: Tensor, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, shape: tuple[int, int], places: dict[str, Place], *, like: Tensor) -> None:
         self.shape = shape
-        self.dtype = dtype
         self.names = list(places)
         self.spans = [slice(place.offset, place.offset + place.size) for place in places.values()]
         self.sides: dict[str, tuple[Tensor, Tensor]] = {}
@@ -130,11 +145,10 @@ class _Alike:
                 average = like.new_zeros(len(places), size, size)
                 self.sides[side] = average, torch.eye(size).to(like).repeat(len(places), 1, 1)
         self._cast: dict[str, Tensor] = {}
-        self.cast()
 
-    def cast(self) -> None:
-        """Note the bases in the dtype of products, whenever they have changed."""
-        self._cast = {side: basis.to(self.dtype) for side, (_, basis) in self.sides.items()}
+    def cast(self, dtype: torch.dtype) -> None:
+        """Note the bases in the dtype of products."""
+        self._cast = {side: basis.to(dtype) for side, (_, basis) in self.sides.items()}
 
     def named(self) -> Iterator[tuple[str, Tensor]]:
         """What is kept of each matrix, by what it is and the matrix's name."""
@@ -153,15 +167,19 @@ class _Alike:
     def follow(self, taken: Tensor, *, anew: bool) -> None:
         """The averages' eigenvectors, the largest first: found ``anew``, or one iteration from the last."""
         for average, basis in self.sides.values():
-            found = torch.linalg.eigh(average)[1].flip(-1) if anew else torch.linalg.qr(average @ basis)[0]
+            if anew:
+                # In double, as averages of few gradients are far from full rank; and of numbers, so that of
+                # a run that diverges its loss tells.
+                found = torch.linalg.eigh(average.double().nan_to_num())[1].flip(-1).to(basis)
+            else:
+                found = torch.linalg.qr(average @ basis)[0]
             basis.copy_(torch.where(taken > 0, found, basis))
-        self.cast()
 
     def turn(self, given: Tensor, out: Tensor, *, back: bool) -> None:
         """Write the turned matrices of one buffer into another."""
         turned = self._stacked(given)
         for side, (_, exact) in self.sides.items():
-            q = self._cast[side] if given.dtype == self.dtype else exact
+            q = self._cast[side] if given.dtype == self._cast[side].dtype else exact
             # Rows are turned from the left and columns from the right, and back by the inverse.
             q = q.mT if back == (side == "columns") else q
             turned = q @ turned if side == "rows" else turned @ q

@@ -13,14 +13,14 @@ from torch import Tensor
 from ancestral.chain import Chain
 from ancestral.config import TrainingConfig
 from ancestral.precision import NAMES, compute_dtype, name_of
-from ancestral.training.flat import Bucket, buckets, views
+from ancestral.training.flat import Bucket, buckets, is_matrix, views
 from ancestral.training.memory import recompute_blocks
-from ancestral.training.muon import Muon, is_matrix
+from ancestral.training.muon import Muon
 from ancestral.training.soap import Soap
 
 _SLOTS = ("exp_avg", "exp_avg_sq")
 _SKIPPED = "training/skipped"
-_OF_MATRICES: dict[str, type[Muon] | type[Soap]] = {"muon": Muon, "soap": Soap}
+_OPTIMIZERS: dict[str, type[Muon] | type[Soap]] = {"muon": Muon, "soap": Soap}
 
 
 def training_dtype(config: TrainingConfig, chain: Chain, device: torch.device) -> torch.dtype:
@@ -52,14 +52,14 @@ class TrainingState:
         """Whether steps are compiled; None until the first step decides it."""
         self.skipped = torch.zeros((), device=self.device)
         """Steps left out so far, whose gradients were above ``config.skip``."""
-        of_matrices = _OF_MATRICES.get(config.optimizer)
-        self.buckets = buckets(self.parameters, is_matrix) if of_matrices else buckets(self.parameters)
+        kind = _OPTIMIZERS.get(config.optimizer)
+        self.buckets = buckets(self.parameters, is_matrix) if kind else buckets(self.parameters)
         self.ema = views(self.buckets, [bucket.average for bucket in self.buckets])
         """The averaged weights, by name."""
-        self.of_matrices = [
-            of_matrices(bucket, weight_decay=config.weight_decay, dtype=self.dtype)
+        self.matrix_optimizers = [
+            kind(bucket, weight_decay=config.weight_decay, dtype=self.dtype)
             for bucket in self.buckets
-            if of_matrices and bucket.apart
+            if kind and bucket.apart
         ]
         """One for each bucket of matrices; none where all is AdamW's."""
         self.optimizer = self._adamw([bucket for bucket in self.buckets if not bucket.apart])
@@ -123,7 +123,7 @@ class TrainingState:
         """
         step = self.step
         rate = self.learning_rate(step)
-        for one in self.of_matrices:
+        for one in self.matrix_optimizers:
             one.step(rate, skip)
         if self.optimizer is not None:
             for group in self.optimizer.param_groups:
@@ -175,7 +175,7 @@ class TrainingState:
 
     def _moments(self) -> Iterator[tuple[str, Tensor]]:
         """AdamW's two moments of its parameters and what is kept of matrices, with names in a checkpoint."""
-        for one in self.of_matrices:
+        for one in self.matrix_optimizers:
             for name, view in one.moments():
                 yield f"optimizer/{name}", view
         if self.optimizer is None:
@@ -212,16 +212,15 @@ class TrainingState:
         self.images_seen = images_seen
         if self.config.skip:
             self.skipped.copy_(tensors[_SKIPPED])
+        if decisions is not None:
+            self.dtype = NAMES.get(decisions.get("precision", ""), self.dtype)
+            self.compiled = decisions.get("compiled", self.compiled)
         # The optimisers have not seen the steps that were left out.
         taken = self.step - self.skipped
         for moments in {} if self.optimizer is None else self.optimizer.state.values():
             moments["step"].copy_(taken)
-        for one in self.of_matrices:
-            if isinstance(one, Soap):
-                one.resume(self.step, taken)
-        if decisions is not None:
-            self.dtype = NAMES.get(decisions.get("precision", ""), self.dtype)
-            self.compiled = decisions.get("compiled", self.compiled)
+        for one in self.matrix_optimizers:
+            one.resume(steps=self.step, taken=taken, dtype=self.dtype)
 
 
 def model_tensors(chain: Chain) -> dict[str, Tensor]:
