@@ -446,7 +446,7 @@ def test_every_option_of_the_data_changes_a_run(plain, place, tmp_path):
 
 
 EVERYTHING: list[ModelConfig] = [
-    VAEConfig(objective="iwae", training_samples=50, backward_samples=5, samples_warmup=3),
+    VAEConfig(objective="iwae", training_samples=50, backward_samples=5, samples_warmup=3, first_samples=2),
     HVAEConfig(objective="dreg", training_samples=50, backward_samples=5, samples_warmup=3, first_samples=10),
     VAEConfig(
         latent_dims=5,
