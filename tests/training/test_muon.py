@@ -120,7 +120,7 @@ def test_the_rest_is_adamw_s_step():
         assert torch.equal(p, adamw.parameters[name]) != is_matrix(p), name
 
 
-def test_a_model_matrix_optimizers_alone_has_no_adamw():
+def test_a_model_of_matrices_alone_has_no_adamw():
     data = images()
     chain = built(MODELS["vae-mlp"], data)
     for name, p in chain.named_parameters():

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from ancestral.build import build_chain
 from ancestral.config import DataConfig, HVAEConfig, RunConfig, VAEConfig
 from ancestral.runs import RunFolder, load_run, train_run
 from ancestral.runs.fitting import fit
-from ancestral.training import TrainingState, train
+from ancestral.training import StepRecord, TrainingState, train
 from tiny import TRAINING, built, images, saved_images, vectors
 
 LADDER = HVAEConfig(levels=3, width=8, latent_dims=(2,), kl_warmup=4)
@@ -104,22 +106,29 @@ def test_a_run_read_back_has_no_trace_of_it(tmp_path):
     assert float(chain.kl_weight) == 1.0
 
 
+def stepped(model: HVAEConfig, steps: int) -> Iterator[tuple[StepRecord, Tensor]]:
+    """The records of a run from the same initial weights each time, with all weights after each step."""
+    data = images()
+    torch.manual_seed(0)
+    state = TrainingState(built(model, data), replace(TRAINING, steps=steps))
+    for record in train(state, data):
+        yield record, torch.cat([p.detach().flatten() for p in state.parameters.values()])
+
+
 @pytest.mark.parametrize("kept", [None, 2])
 @pytest.mark.parametrize("objective", ["elbo", "iwae", "dreg"])
 def test_the_first_steps_take_one_draw(objective, kept):
     """Step by step the weights of a run of k = 1, and from then on others."""
     if objective == "elbo" and kept is not None:
         pytest.skip("it has no weights to choose draws by")
-    data, warmup = images(), 3
+    warmup = 3
     one = replace(MARKOV, objective=objective)
     many = replace(one, training_samples=4, samples_warmup=warmup, backward_samples=kept)
     weights = []
     for model in (one, many):
-        torch.manual_seed(0)
-        state = TrainingState(built(model, data), replace(TRAINING, steps=warmup + 2))
         weights.append([])
-        for record in train(state, data):
-            weights[-1].append(torch.cat([p.detach().flatten() for p in state.parameters.values()]))
+        for record, after in stepped(model, warmup + 2):
+            weights[-1].append(after)
             draws = float(record.terms.get("effective_draws", 1.0))
             assert (draws > 1.001) == (objective != "elbo" and model is many and record.step > warmup)
     same = [torch.equal(a, b) for a, b in zip(*weights, strict=True)]
@@ -129,7 +138,7 @@ def test_the_first_steps_take_one_draw(objective, kept):
 @pytest.mark.parametrize(("kept", "first"), [(None, 3), (2, 3), (2, 2), (3, 2)])
 def test_the_first_steps_take_so_many_draws(kept, first):
     """The weights of a run of as many draws from the start, whose gradient goes through as many of them."""
-    data, warmup = images(), 3
+    warmup = 3
     few = replace(
         MARKOV,
         objective="dreg",
@@ -137,13 +146,7 @@ def test_the_first_steps_take_so_many_draws(kept, first):
         backward_samples=kept if kept is not None and kept < first else None,
     )
     many = replace(few, training_samples=5, backward_samples=kept, samples_warmup=warmup, first_samples=first)
-    weights = []
-    for model in (few, many):
-        torch.manual_seed(0)
-        state = TrainingState(built(model, data), replace(TRAINING, steps=warmup + 2))
-        weights.append([])
-        for _ in train(state, data):
-            weights[-1].append(torch.cat([p.detach().flatten() for p in state.parameters.values()]))
+    weights = [[after for _, after in stepped(model, warmup + 2)] for model in (few, many)]
     same = [torch.equal(a, b) for a, b in zip(*weights, strict=True)]
     assert same == [True] * warmup + [False] * 2
 
