@@ -173,11 +173,8 @@ def main() -> None:
     results = {name: summary(gaps) for name, gaps in found.items()}
     for name, families in results.items():
         for q, one in families.items():
-            gap, below = one["gap"], one["below_diagonal"]
-            print(
-                f"{name:<23} {q:<9} gap {gap['mean']:6.3f} ± {gap['stderr']:.3f} nats, below the diagonal's "
-                f"by {below['mean']:6.3f} ± {below['stderr']:.3f}"
-            )
+            gap, below = (Estimate.from_json(one[name]) for name in ("gap", "below_diagonal"))
+            print(f"{name:<23} {q:<9} gap {gap:6.3f} nats, below the diagonal's by {below:6.3f}")
     if options.quick:
         return
     facts = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ancestral.compare import IMPORTANCE_T, Compared
+from ancestral.evaluation import Estimate
 from ancestral.evaluation.bounds import ALIVE
 from ancestral.marginal import MarginalChain
 
@@ -42,7 +43,7 @@ def table(compared: list[Compared]) -> list[tuple[str, list[str]]]:
 
 
 def _with_error(estimate: Any, digits: int) -> str:
-    return "–" if estimate is None else f"{estimate['mean']:.{digits}f} ± {estimate['stderr']:.{digits}f}"
+    return "–" if estimate is None else f"{Estimate.from_json(estimate):.{digits}f}"
 
 
 def _inference(one: Compared) -> str:

@@ -56,7 +56,7 @@ def test_the_table_has_rate_time_left_loss_terms_gradient_and_held_out_elbo():
     ):
         assert words in text
     board.see(HELD)
-    assert "-99 ± 1 nats  (n = 40)  at step 20" in drawn(board)
+    assert "-99.0 ± 1.0 nats  (n = 40)  at step 20" in drawn(board)
 
 
 def test_a_terminal_gets_the_table_and_notes_above_it():
@@ -78,7 +78,7 @@ def test_elsewhere_each_record_is_a_line():
     lines = console.file.getvalue().splitlines()
     assert len(lines) == 3
     assert "loss 123.5" in lines[0]
-    assert "held-out ELBO -99 ± 1 nats" in lines[1]
+    assert "held-out ELBO -99.0 ± 1.0 nats" in lines[1]
     assert "something odd" in lines[2]
 
 

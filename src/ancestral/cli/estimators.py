@@ -113,9 +113,9 @@ def measured_ode(chain: Any, x: Any, options: Any, progress: Callable[[int, int]
 def ode_table(result: Any) -> list[str]:
     """Its figures for a person."""
 
-    lines = [f"  log p_ODE(x) ≥  {result.bound.mean:12.4f} ± {result.bound.stderr:.4f} nats"]
+    lines = [f"  log p_ODE(x) ≥  {result.bound:12.4f} nats"]
     if result.bits_per_dim is not None:
-        lines.append(f"  bits/dim     ≤  {result.bits_per_dim.mean:12.4f} ± {result.bits_per_dim.stderr:.4f}")
+        lines.append(f"  bits/dim     ≤  {result.bits_per_dim:12.4f}")
     lines += [
         f"  reconstruction  {result.reconstruction:12.4f} nats, −log p(x|z_1)",
         f"  flow            {result.flow:12.4f} nats, −log p_ODE(z_1)",

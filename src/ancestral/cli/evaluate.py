@@ -211,11 +211,9 @@ def _posteriors(chain: Any, x: Any, path: Path) -> list[dict[str, float]]:
 
 def _table(result: Any, T: int) -> list[str]:
     """The figures for a person."""
-    lines = [
-        f"  ELBO            {result.elbo.mean:12.4f} ± {result.elbo.stderr:.4f} nats",
-    ]
+    lines = [f"  ELBO            {result.elbo:12.4f} nats"]
     if result.bits_per_dim is not None:
-        lines.append(f"  bits/dim        {result.bits_per_dim.mean:12.4f} ± {result.bits_per_dim.stderr:.4f}")
+        lines.append(f"  bits/dim        {result.bits_per_dim:12.4f}")
     lines += [
         f"  reconstruction  {result.reconstruction:12.4f} nats",
         f"  matching        {result.matching:12.4f} nats" + ("  (T = 1)" if T == 1 else ""),
@@ -238,19 +236,18 @@ def _table(result: Any, T: int) -> list[str]:
 
 def _quality_lines(measured: Any) -> list[str]:
     """The distances of the samples, beside their floor."""
+    from ancestral.evaluation import Estimate
+
     quality = measured.json()
     found, floor = quality["distance"], quality["floor"]
+    kernel, floor_kernel = (Estimate.from_json(one["kernel"]) for one in (found, floor))
     accuracy = "" if quality["accuracy"] is None else f", {quality['accuracy']:.1%} right on others"
     head = f"  samples         {quality['n']} ({measured.words}; {quality['final']}) against as many test"
     return [
         f"{head} examples; floor: as many training examples",
         f"  features        {quality['description']}{accuracy}",
         f"  Fréchet         {found['frechet']:12.4f}  (floor {floor['frechet']:.4f})",
-        f"  kernel          {_with_error(found['kernel'])}  (floor {_with_error(floor['kernel']).strip()})",
+        f"  kernel          {kernel:12.4f}  (floor {floor_kernel:.4f})",
         f"  precision       {found['precision']:12.4f}  (floor {floor['precision']:.4f})",
         f"  recall          {found['recall']:12.4f}  (floor {floor['recall']:.4f})",
     ]
-
-
-def _with_error(estimate: dict[str, float]) -> str:
-    return f"{estimate['mean']:12.4f} ± {estimate['stderr']:.4f}"

@@ -30,11 +30,13 @@ def describe(record: dict[str, Any], steps: int) -> str:
 
 def held_out(record: dict[str, Any]) -> str:
     """The figure of a validation record."""
+    from ancestral.evaluation import Estimate
+
     bits = record["bits_per_dim"]
     figure = (
-        f"{record['elbo']['mean']:.4g} ± {record['elbo']['stderr']:.2g} nats"
+        f"{Estimate.from_json(record['elbo'])} nats"
         if bits is None
-        else f"{bits['mean']:.4f} ± {bits['stderr']:.4f} bits/dim"
+        else f"{Estimate.from_json(bits):.4f} bits/dim"
     )
     return f"{figure}  (n = {record['n']})"
 

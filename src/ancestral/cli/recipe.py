@@ -124,7 +124,7 @@ def _not_run(recipe: Recipe) -> str:
 
 def in_words(result: Result, digits: int) -> str:
     """A result in one line."""
-    text = f"{result.value:.{digits}f} ± {result.stderr:.{digits}f} {result.unit}, n = {result.n:,}"
+    text = f"{result.figure:.{digits}f} {result.unit}, n = {result.n:,}"
     if result.parts > 1:
         text += f", in {result.parts} parts"
     if not result.shortened:

@@ -90,7 +90,7 @@ def run(arguments: list[str]) -> None:
     if options.json:
         print(json.dumps(facts))
         return
-    print(f"{found.bound}: {mean.mean:.4f} ± {mean.stderr:.4f} nats over {len(order)} examples")
+    print(f"{found.bound}: {mean:.4f} nats over {len(order)} examples")
     for name in ("most_likely", "least_likely"):
         one = facts[name]
         print(f"{name.replace('_', ' ')}: example {one['index']}, {one['nats']:.4f} nats")

@@ -95,7 +95,7 @@ class Gaps:
 
     def table(self) -> list[list[str]]:
         """Rows of text, the first of them the heads."""
-        rows = [[rung.name, _told(rung.bound), _told(rung.above_elbo)] for rung in self.rungs]
+        rows = [[rung.name, f"{rung.bound:.4f}", f"{rung.above_elbo:.4f}"] for rung in self.rungs]
         return [["bound", "nats", "above the ELBO"], *rows]
 
 
@@ -175,8 +175,4 @@ def draw_gaps(figure: Any, found: dict[str, Any]) -> None:
 
 
 def _words(found: dict[str, Any]) -> str:
-    return _told(Estimate(found["mean"], found["stderr"]))
-
-
-def _told(estimate: Estimate) -> str:
-    return f"{estimate.mean:.4f} ± {estimate.stderr:.4f}"
+    return f"{Estimate.from_json(found):.4f}"

@@ -162,10 +162,9 @@ def _value(distances: Distances, figure: str) -> float:
 
 
 def _entries(distances: Distances) -> list[str]:
-    kernel = distances.kernel
     return [
         f"{distances.frechet:.4g}",
-        f"{kernel.mean:.2g} ± {kernel.stderr:.1g}",
+        f"{distances.kernel}",
         f"{distances.precision:.3f}",
         f"{distances.recall:.3f}",
     ]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ancestral.evaluation import Estimate
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -70,6 +72,11 @@ class Result:
     """Fingerprint of the data, as of ``data.content_hash``; None in results from before it was written."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    @property
+    def figure(self) -> Estimate:
+        """The value with its standard error."""
+        return Estimate(self.value, self.stderr)
 
     @property
     def parts(self) -> int:

@@ -113,7 +113,7 @@ def _row(recipe: Recipe, values: dict[str, Result | None]) -> list[str]:
         recipe.name,
         facts.title,
         *targets,
-        f"**{result.value:.{digits}f} ± {result.stderr:.{digits}f}** {unit}, n = {result.n:,}",
+        f"**{result.figure:.{digits}f}** {unit}, n = {result.n:,}",
         _verdict(recipe, result, values, digits),
         estimator,
         steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ancestral.comparison_table import note, table
+from ancestral.evaluation import Estimate
 from ancestral.marginal import MarginalChain
 from ancestral.report import charts
 from ancestral.report.page import Block, Picture, Section, Table, Text
@@ -134,7 +135,7 @@ def _notes(models: list[Subject]) -> list[Block]:
 
 
 def _estimate(found: dict[str, float]) -> str:
-    return f"{found['mean']:.2f} ± {found['stderr']:.2f}"
+    return f"{Estimate.from_json(found):.2f}"
 
 
 def _estimator(one: Subject) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ancestral.data import Dataset
 from ancestral.diffusion import DDPM
-from ancestral.evaluation import reconstruct, walk
+from ancestral.evaluation import Estimate, reconstruct, walk
 from ancestral.evaluation.quality import drawn
 from ancestral.report import charts, images
 from ancestral.report.page import Block, Picture, Scrub, Section, Table
@@ -68,7 +67,7 @@ def distances(subjects: Subjects) -> Section | None:
                     one.name,
                     quality["features"],
                     f"{found['frechet']:.3g} ({floor['frechet']:.3g})",
-                    f"{_with_error(found['kernel'])} ({_with_error(floor['kernel'])})",
+                    f"{Estimate.from_json(found['kernel'])} ({Estimate.from_json(floor['kernel'])})",
                     f"{found['precision']:.2f} ({floor['precision']:.2f})",
                     f"{found['recall']:.2f} ({floor['recall']:.2f})",
                 ]
@@ -244,7 +243,3 @@ def _least(x: Tensor, searched: Tensor) -> tuple[Tensor, Tensor]:
     a, b = ((v.flatten(1).double() / scale).float() for v in (x, searched))
     found = torch.cdist(a, b).min(dim=1)
     return found.values, found.indices
-
-
-def _with_error(found: dict[str, Any]) -> str:
-    return f"{found['mean']:.3g} ± {found['stderr']:.2g}"
