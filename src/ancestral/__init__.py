@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from ancestral.scaling import Scaling as Scaling
     from ancestral.schedules import Schedule as Schedule
     from ancestral.spec import DataSpec as DataSpec
+    from ancestral.summary import Summary as Summary
     from ancestral.training import train as train
     from ancestral.vae import VAE as VAE
 
@@ -79,6 +80,7 @@ _HOMES = {
     "scaling": ["Scaling"],
     "schedules": ["Schedule"],
     "spec": ["DataSpec"],
+    "summary": ["Summary"],
     "training": ["train"],
     "vae": ["VAE"],
 }

@@ -40,6 +40,7 @@ from ancestral.features import repeat_features
 from ancestral.objectives import Objective, dreg_loss, iwae_loss
 from ancestral.resampled import resampled_loss
 from ancestral.spec import DataSpec
+from ancestral.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,11 @@ class Chain(nn.Module, ABC):
     def discrete(self) -> bool:
         """Whether p(x|z_1) is a law over integers; a chain that puts a density on them says False."""
         return self.spec.levels is not None
+
+    @property
+    def summary(self) -> Summary:
+        """Words on the chain for tables and reports. A subclass may give its own."""
+        return Summary()
 
     # The laws -------------------------------------------------------------------------------------
 

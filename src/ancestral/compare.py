@@ -306,7 +306,7 @@ def latent_dims(chain: Chain) -> int:
     device = next(chain.parameters()).device
     with own_randomness(device):
         shapes = [z.shape[1:] for _, z in chain.generate(1) if isinstance(z, Tensor)]
-    if isinstance(chain, MarginalChain):
+    if chain.summary.noising:
         shapes = shapes[:1]
     return sum(shape.numel() for shape in shapes)
 

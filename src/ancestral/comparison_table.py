@@ -7,7 +7,6 @@ from typing import Any
 from ancestral.compare import IMPORTANCE_T, Compared
 from ancestral.evaluation import Estimate
 from ancestral.evaluation.bounds import ALIVE
-from ancestral.marginal import MarginalChain
 
 NAMES = {"vae": "VAE", "hvae": "hierarchical VAE", "ddpm": "DDPM"}
 """Of the kinds of models, in titles."""
@@ -18,13 +17,13 @@ def table(compared: list[Compared]) -> list[tuple[str, list[str]]]:
     return [
         (concept, [entry(one) for one in compared])
         for concept, entry in (
-            ("Inference type", _inference),
+            ("Inference type", lambda one: one.chain.summary.inference),
             ("Latent space", _latent_space),
             ("Training loss", lambda one: one.chain.loss_name),
             ("Sampling path", _sampling_path),
             ("Generation speed", lambda one: f"{one.figures['sample_images_per_second']:,.0f} images/s"),
-            ("Posterior approximation", _posterior),
-            ("Reparameterisation", _reparameterisation),
+            ("Posterior approximation", lambda one: one.chain.summary.posterior),
+            ("Reparameterisation", lambda one: one.chain.summary.reparameterisation),
             ("ELBO (nats)", lambda one: _with_error(one.figures["elbo"], 2)),
             ("  reconstruction", lambda one: f"{one.figures['terms']['reconstruction']:.2f}"),
             (
@@ -46,18 +45,11 @@ def _with_error(estimate: Any, digits: int) -> str:
     return "–" if estimate is None else f"{Estimate.from_json(estimate):.{digits}f}"
 
 
-def _inference(one: Compared) -> str:
-    return (
-        "fixed noising, learned denoising"
-        if isinstance(one.chain, MarginalChain)
-        else "variational inference"
-    )
-
-
 def _latent_space(one: Compared) -> str:
     dims, data = one.figures["latent_dims"], one.figures["dims"]
-    if isinstance(one.chain, MarginalChain):
-        if one.chain.continuous:
+    summary = one.chain.summary
+    if summary.noising:
+        if summary.continuous:
             return f"continuous time, {dims} numbers, as the data"
         return f"{one.chain.T} levels of {dims}, as the data"
     if one.chain.T == 1:
@@ -67,18 +59,6 @@ def _latent_space(one: Compared) -> str:
 
 def _sampling_path(one: Compared) -> str:
     return "one-shot decoding" if one.chain.T == 1 else f"sequential, {one.chain.T} steps"
-
-
-def _posterior(one: Compared) -> str:
-    if isinstance(one.chain, MarginalChain):
-        return "predefined forward + learned reverse"
-    if one.chain.T == 1:
-        return "Gaussian q(z|x)"
-    return "Gaussian per level, " + ("top-down" if type(one.chain).__name__ == "LadderHVAE" else "bottom-up")
-
-
-def _reparameterisation(one: Compared) -> str:
-    return "used, forward and reverse" if isinstance(one.chain, MarginalChain) else "used"
 
 
 def _alive(one: Compared) -> str:

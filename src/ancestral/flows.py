@@ -28,6 +28,7 @@ from ancestral.distributions import DiagonalNormal, Shape, full_precision, sum_e
 from ancestral.precision import without_autocast
 
 FLOWS = ("iaf", "spline")
+_NAMES = {"iaf": "inverse autoregressive flow", "spline": "spline flow"}
 LARGEST = 1024
 """Entries that a flow is taken over at most: its masks grow with their square."""
 _LEAST_SLOPE = 0.01
@@ -61,12 +62,18 @@ class Flow(nn.Module):
         for width in hidden:
             # With fewer units the last entries would be read by none of them.
             checks.integer(f"a hidden layer of a flow over {features} entries", width, low=features)
+        self.kind = kind
         self.context = context
         order = torch.arange(features)
         self.maps = nn.ModuleList(
             _map(kind, order if index % 2 == 0 else order.flip(0), context, tuple(hidden), bins)
             for index in range(transforms)
         )
+
+    @property
+    def name(self) -> str:
+        """What the flow is called in tables."""
+        return _NAMES[self.kind]
 
     def forward(self, eps: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """T(ε; c), (n, …, features), and log |det ∂T/∂ε|, (n, …), in one pass."""

@@ -14,7 +14,7 @@ al. 2016; Vahdat & Kautz 2020),
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from ancestral.objectives import Objective
 from ancestral.posteriors import DiagonalPosterior, Posterior
 from ancestral.scaling import Scaling
 from ancestral.spec import DataSpec
+from ancestral.summary import Summary
 
 
 class MarkovHVAE(BottomUpChain):
@@ -75,6 +76,15 @@ class MarkovHVAE(BottomUpChain):
     def discrete(self) -> bool:
         """Whether the likelihood is a law over integers."""
         return self.likelihood.discrete
+
+    @property
+    def summary(self) -> Summary:
+        """Words on the chain, for tables."""
+        return Summary(
+            inference="variational inference",
+            posterior=f"{_families(self.laws)}, bottom-up",
+            likelihood=self.likelihood.name,
+        )
 
     def features(self, x: Tensor) -> Tensor:
         """What q(z_1|x) is made from, (n, laws[0].outputs)."""
@@ -167,6 +177,16 @@ class LadderHVAE(Chain):
         """Whether the likelihood is a law over integers."""
         return self.likelihood.discrete
 
+    @property
+    def summary(self) -> Summary:
+        """Words on the chain, for tables."""
+        spatial = any(len(shape) > 1 for shape in self.latent_shapes)
+        return Summary(
+            inference="variational inference",
+            posterior=f"{_families(self.laws, spatial=spatial)}, top-down",
+            likelihood=self.likelihood.name,
+        )
+
     def features(self, x: Tensor) -> list[Tensor]:
         """The bottom-up features of every level, nearest the data first."""
         out: list[Tensor] = self.bottom_up(self.scaling.centred(x))
@@ -214,6 +234,18 @@ def _laws(laws: Sequence[Posterior] | None, latents: Sequence[int]) -> nn.Module
             "one for each level, of its size."
         )
     return nn.ModuleList(made)
+
+
+def _families(laws: Iterable[nn.Module], *, spatial: bool = False) -> str:
+    """What the families of q are called, level by level where they differ.
+
+    ``spatial`` latents have a distribution at each position: entries of different positions are independent.
+    """
+    names = [str(law.name) for law in laws]
+    if len(set(names)) > 1:
+        return ", ".join(f"z_{t} {name}" for t, name in enumerate(names, 1))
+    joint = spatial and not all(isinstance(law, DiagonalPosterior) for law in laws)
+    return f"{names[0]} per level{' and position' if joint else ''}"
 
 
 def at_least_two_levels(T: int) -> None:

@@ -33,6 +33,11 @@ class Likelihood(nn.Module, ABC):
     discrete: bool
     """Whether it is a law over integers."""
 
+    @property
+    def name(self) -> str:
+        """What the family is called in tables: by default, the name of the class."""
+        return type(self).__name__
+
     @abstractmethod
     def forward(self, out: Tensor) -> Distribution:
         """The law of x, batch (n,), given the decoder's output."""
@@ -54,6 +59,11 @@ class BernoulliLikelihood(Likelihood):
             )
         self.shape = spec.shape
         self.scaling = scaling
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        return "Bernoulli"
 
     def forward(self, out: Tensor) -> Distribution:
         """Bernoulli(sigmoid(out + logit of the training mean)), the mean kept within [0.005, 0.995]."""
@@ -100,6 +110,11 @@ class GaussianLikelihood(ScaleLikelihood):
 
     discrete = False
 
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        return "Gaussian"
+
     def forward(self, out: Tensor) -> Distribution:
         """The normal law of x, in the data's units."""
         mean, sigma = self.mean_and_sigma(out)
@@ -117,6 +132,11 @@ class DiscretizedGaussianLikelihood(ScaleLikelihood):
         super().__init__(spec, scaling, sigma=sigma, value=value)
         self.levels = needs_levels("discretized-gaussian", spec)
 
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        return "discretised Gaussian"
+
     def forward(self, out: Tensor) -> Distribution:
         """The law over 0 … levels − 1."""
         mean, sigma = self.mean_and_sigma(out)
@@ -133,6 +153,11 @@ class DiscretizedLogisticLikelihood(ScaleLikelihood):
     ) -> None:
         super().__init__(spec, scaling, sigma=sigma, value=value)
         self.levels = needs_levels("discretized-logistic", spec)
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        return "discretised logistic"
 
     def forward(self, out: Tensor) -> Distribution:
         """The law over 0 … levels − 1."""
@@ -161,6 +186,11 @@ class DiscretizedLogisticMixtureLikelihood(Likelihood):
         self.value = value
         ones = [1] * len(spec.shape)
         self.register_buffer("spread", torch.linspace(-1.0, 1.0, components).reshape(-1, *ones))
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        return f"mixture of {self.components} discretised logistics"
 
     def forward(self, out: Tensor) -> Distribution:
         """The law over 0 … levels − 1."""

@@ -38,6 +38,11 @@ class Posterior(nn.Module, ABC):
         self.latent = latent
         self.outputs = 2 * latent + extra
 
+    @property
+    def name(self) -> str:
+        """What the family is called in tables: by default, the name of the class."""
+        return type(self).__name__
+
     def forward(self, params: Tensor, prior: DiagonalNormal | None = None) -> Distribution:
         """The law. With ``prior``, N(mu_p, sigma_p²), ``params`` say how z departs from it, in its units."""
         if params.shape[1] != self.outputs:
@@ -57,6 +62,11 @@ class Posterior(nn.Module, ABC):
 class DiagonalPosterior(Posterior):
     """N(mu, sigma²), the entries independent."""
 
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        return "diagonal Gaussian"
+
     def law(self, diagonal: DiagonalNormal, extra: Tensor) -> Distribution:
         """The diagonal law itself."""
         return diagonal
@@ -66,6 +76,11 @@ class FullPosterior(Posterior):
     """N(mu, L Lᵀ) with L = diag(sigma) (1 + N) and N below the diagonal: mu, log sigma, then N row by row."""
 
     places: Tensor
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        return "Gaussian with a full covariance"
 
     def __init__(self, latent: int) -> None:
         if latent > LARGEST_FULL:
@@ -95,6 +110,11 @@ class FlowPosterior(Posterior):
     def __init__(self, latent: int, flow: Flow) -> None:
         super().__init__(latent, extra=flow.context)
         self.flow = flow
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        return self.flow.name
 
     def law(self, diagonal: DiagonalNormal, extra: Tensor) -> Distribution:
         """The bent law."""

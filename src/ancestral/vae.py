@@ -26,6 +26,7 @@ from ancestral.objectives import Objective
 from ancestral.posteriors import DiagonalPosterior, Posterior, centre
 from ancestral.scaling import Scaling
 from ancestral.spec import DataSpec
+from ancestral.summary import Summary
 
 
 class VAE(Chain):
@@ -62,6 +63,15 @@ class VAE(Chain):
     def discrete(self) -> bool:
         """Whether the likelihood is a law over integers."""
         return self.likelihood.discrete
+
+    @property
+    def summary(self) -> Summary:
+        """Words on the chain, for tables."""
+        return Summary(
+            inference="variational inference",
+            posterior=self.posterior.name,
+            likelihood=self.likelihood.name,
+        )
 
     def features(self, x: Tensor) -> Tensor:
         """What q(z|x) is made from, (n, posterior.outputs): mu and log sigma come first."""

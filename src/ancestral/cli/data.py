@@ -86,11 +86,10 @@ def _models(spec: Any) -> dict[str, str]:
             found[name] = f"cannot be built: {error}"
             continue
         weights = sum(parameter.numel() for parameter in chain.parameters())
-        likelihood = getattr(chain, "likelihood", None)
-        law = (
-            "" if likelihood is None else f", p(x|z_1) {type(likelihood).__name__.removesuffix('Likelihood')}"
+        found[name] = (
+            f"{type(chain).__name__}, {weights:,} parameters, p(x|z_1) {chain.summary.likelihood}; "
+            f"loss: {chain.loss_name}"
         )
-        found[name] = f"{type(chain).__name__}, {weights:,} parameters{law}; loss: {chain.loss_name}"
     return found
 
 

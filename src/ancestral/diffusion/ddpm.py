@@ -34,6 +34,7 @@ from ancestral.marginal import MarginalChain
 from ancestral.scaling import Scaling
 from ancestral.schedules import Posterior, Schedule, log_snr, posterior, spread, strided
 from ancestral.spec import DataSpec
+from ancestral.summary import Summary
 
 VARIANCES = ("beta", "posterior", "learned")
 
@@ -98,6 +99,19 @@ class DDPM(MarginalChain):
     def loss_name(self) -> str:
         """What ``training_loss`` is called in reports."""
         return describe(self)
+
+    @property
+    def summary(self) -> Summary:
+        """Words on the chain, for tables."""
+        learned = isinstance(self.noising, LearnedSchedule)
+        return Summary(
+            inference=f"{'learned' if learned else 'fixed'} noising, learned denoising",
+            posterior=f"{'learned' if learned else 'predefined'} forward + learned reverse",
+            reparameterisation="used, forward and reverse",
+            likelihood="Gaussian" if self.spec.levels is None else "discretised Gaussian",
+            noising=True,
+            continuous=self.continuous,
+        )
 
     # q: fixed, closed-form -------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ancestral.comparison_table import note, table
 from ancestral.evaluation import Estimate
-from ancestral.marginal import MarginalChain
 from ancestral.report import charts
 from ancestral.report.page import Block, Picture, Section, Table, Text
 from ancestral.report.subjects import Subject, Subjects
@@ -87,11 +86,11 @@ def levels(subjects: Subjects) -> Section | None:
     for one in subjects.models:
         if one.chain.T == 1:
             continue
-        if isinstance(one.chain, MarginalChain) and one.chain.continuous:
+        if one.chain.summary.continuous:
             blocks.append(Text(f"{one.name}: continuous time has no levels to tell apart."))
             continue
         matching = one.figures["matching_per_level"]
-        if isinstance(one.chain, MarginalChain):
+        if one.chain.summary.noising:
             source = charts.levels(matching, first=2, xlabel=f"t of {one.chain.T}")
             caption = (
                 f"{one.name}: denoising matching, the KL of z_(t−1) given z_t, for t = 2 … {one.chain.T}; "

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from ancestral.evaluation import scores
-from ancestral.marginal import MarginalChain
 from ancestral.report import charts
 from ancestral.report.page import Block, Picture, Section
 from ancestral.report.samples import extent_of
@@ -101,7 +100,7 @@ def _density(one: Subject, extent: list[float]) -> np.ndarray:
         torch.linspace(extent[2], extent[3], _SIDE), torch.linspace(extent[0], extent[1], _SIDE)
     ).flip(1)
     x: Tensor = grid.to(torch.float32)
-    if isinstance(one.chain, MarginalChain):
+    if one.chain.summary.noising:
         found = scores(one.chain, x, levels=min(_LEVELS, 4 * one.chain.T), batch_size=2000)
     else:
         found = scores(one.chain, x, bound="iwae", samples=_DRAWS, batch_size=2000)
