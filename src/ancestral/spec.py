@@ -40,3 +40,18 @@ class DataSpec:
     def is_image(self) -> bool:
         """Whether an example is an image (C, H, W)."""
         return len(self.shape) == 3
+
+    @property
+    def words(self) -> str:
+        """Examples of this kind, in words: "grey images of 8 × 8 pixels with 17 levels"."""
+        if self.is_image:
+            channels, height, width = self.shape
+            kind = {1: "grey images", 3: "colour images"}.get(channels, f"images of {channels} channels")
+            joined = "and" if channels not in (1, 3) else "of"
+            square = "" if height == width else " (height × width)"
+            what = f"{kind} {joined} {height} × {width} pixels{square}"
+            return f"{what} with {self.levels} levels" if self.levels else f"{what} of real numbers"
+        numbers = "number" if self.dims == 1 else "numbers"
+        if self.levels is None:
+            return f"vectors of {self.dims} real {numbers}"
+        return f"vectors of {self.dims} whole {numbers} with {self.levels} levels"

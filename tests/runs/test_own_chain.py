@@ -160,7 +160,13 @@ def test_a_folder_is_of_one_run(tmp_path):
 def test_what_does_not_fit_leaves_nothing_behind(tmp_path):
     out = tmp_path / "run"
     for chain, data, training, device, message in (
-        (made(TwoLevels), images(), TRAIN, "cpu", "the chain is for examples of"),
+        (
+            made(TwoLevels),
+            images(),
+            TRAIN,
+            "cpu",
+            "the chain is for .* 2 real numbers, and the data are grey images",
+        ),
         (made(TwoLevels), DATA, replace(TRAIN, batch_size=9999), "cpu", "batch_size is 9999"),
         (made(TwoLevels), DATA, TRAIN, "gpu", "device is 'gpu'"),
     ):

@@ -78,10 +78,8 @@ def _title(subjects: Subjects) -> str:
 
 def _subtitle(subjects: Subjects) -> str:
     spec, data = subjects.data.spec, subjects.data
-    what = f"images of {'×'.join(map(str, spec.shape))}" if spec.is_image else f"vectors of {spec.dims}"
-    values = f"{spec.levels} levels" if spec.levels else "real numbers"
     return (
-        f"{what}, {values}; {len(data.train):,} training and {len(data.test):,} test examples. Everything "
+        f"{spec.words}; {len(data.train):,} training and {len(data.test):,} test examples. Everything "
         "here is measured by ancestral."
     )
 

@@ -40,7 +40,7 @@ def load_data_of(
     data = load_configured(folder.config.data, source=source, progress=progress)
     if data.spec != folder.spec:
         raise ValueError(
-            f"the data are examples of {data.spec}, and {folder.path} was trained on {folder.spec}. Give "
+            f"the data are {data.spec.words}, and {folder.path} was trained on {folder.spec.words}. Give "
             "data of the same shape and levels."
         )
     if None not in (data.columns, folder.columns) and data.columns != folder.columns:

@@ -139,8 +139,8 @@ def check_fits(chain: Chain, data: Dataset, config: TrainingConfig) -> None:
     """Refuse options that cannot work with these data."""
     if chain.spec != data.spec:
         raise ValueError(
-            f"the chain is for examples of {chain.spec} and the data are of {data.spec}; build the chain "
-            "for these data."
+            f"the chain is for {chain.spec.words}, and the data are {data.spec.words}; build the chain for "
+            "these data."
         )
     if len(data.train) < config.batch_size:
         raise ValueError(
