@@ -21,7 +21,8 @@ def test_the_list_shows_targets_and_results(shelf, source, tmp_path):
     run = ("recipe", "run", "bits-vae", "--recipes", shelf, "--data", source, "--device", "cpu")
     answer = call(*run, "--out", tmp_path / "run", "--steps", 4, "--record")
     assert answer.status == 0, answer.err
-    assert f"written: {shelf / 'bits-vae' / 'result.json'}" in answer.err
+    for name in ("result.json", "weights.safetensors"):
+        assert f"written: {shelf / 'bits-vae' / name}" in answer.err
     line = call("recipe", "list", "--recipes", shelf).out.splitlines()[1]
     assert "nats, n = 12, shortened: 4 of 8 steps, 6 of 6 samples" in line
     facts = json.loads(call("recipe", "list", "--recipes", shelf, "--json").out)

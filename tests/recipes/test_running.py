@@ -26,6 +26,7 @@ KEYS = {
     **{"binarization": str, "estimator": str, "seed": int, "evaluation_seed": int, "seconds": float},
     **{"evaluation_seconds": float, "machine": str, "parameters": int, "version": str, "shortened": bool},
     **{"steps": dict, "samples": dict, "elbo": float, "extended": list, "content": str},
+    "weights": type(None),
 }
 
 

@@ -12,8 +12,9 @@ from ancestral.build import build_chain
 from ancestral.cli.parsing import parse
 from ancestral.cli.recipe import Run
 from ancestral.config import DDPMConfig, HVAEConfig
-from ancestral.recipes import SHELF, open_recipe, open_recipes
+from ancestral.recipes import SHELF, load_recipe, open_recipe, open_recipes
 from ancestral.recipes.complete import complete, completed
+from ancestral.recipes.weights import WEIGHTS
 from ancestral.runs import RunFolder
 from ancestral.spec import DataSpec
 
@@ -74,6 +75,9 @@ def test_its_result_is_of_it(name):
     assert (result.recipe, result.metric, result.unit) == (name, figure.metric, figure.unit)
     assert result.n == recipe.facts.data.test
     assert result.content in (None, recipe.content)
+    assert (SHELF / name / WEIGHTS).is_file() == (result.weights is not None)
+    if result.weights is not None:
+        assert sum(p.numel() for p in load_recipe(name).parameters()) == result.parameters
     assert (result.steps.planned, result.samples.planned) == (recipe.config.training.steps, figure.samples)
     assert result.shortened == (
         result.steps.taken < result.steps.planned or result.samples.taken < result.samples.planned

@@ -62,7 +62,7 @@ class Run:
     extend: Flag = False
     """Make the shorter run of the recipe that the run's folder holds longer."""
     record: Flag = False
-    """Write the result into the recipe's folder too."""
+    """Write the result into the recipe's folder too, and the averaged weights where they are below 3 MB."""
     recipes: Path | None = None
     """A folder of recipes; by default those that come with the library."""
     json: Flag = False
@@ -138,6 +138,7 @@ def in_words(result: Result, digits: int) -> str:
 def _run(options: Run) -> None:
     from ancestral.cli.progress import example_progress, stop_on_signal, training_progress
     from ancestral.recipes import SHELF, Shortened, open_recipe, run_recipe
+    from ancestral.recipes.weights import WEIGHTS
 
     recipe = open_recipe(options.name, options.recipes or SHELF)
     shortened = Shortened(options.share, options.steps, options.samples)
@@ -171,3 +172,6 @@ def _run(options: Run) -> None:
     print(f"written: {out / 'result.json'}", file=sys.stderr)
     if options.record:
         print(f"written: {recipe.path / 'result.json'}", file=sys.stderr)
+        kept = result.weights is not None
+        weights = f"written: {recipe.path / WEIGHTS}" if kept else "the weights are too large to be recorded"
+        print(weights, file=sys.stderr)

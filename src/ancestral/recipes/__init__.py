@@ -3,6 +3,7 @@
 from ancestral.recipes.recipe import SHELF, Figure, Needs, Recipe, open_recipe, open_recipes
 from ancestral.recipes.result import Result
 from ancestral.recipes.running import Shortened, run_recipe
+from ancestral.recipes.weights import load_recipe
 
 __all__ = [
     "SHELF",
@@ -11,6 +12,7 @@ __all__ = [
     "Recipe",
     "Result",
     "Shortened",
+    "load_recipe",
     "open_recipe",
     "open_recipes",
     "run_recipe",

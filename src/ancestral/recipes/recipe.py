@@ -3,6 +3,7 @@
 recipe.json          the data it is for, the figure it aims at and how that is measured, the command
 config.json          every option, in the format of a run's config.json
 result.json          what a run of it gave, written by the run itself; not there before
+weights.safetensors  the averaged weights that the figure is of, written with it where they are below 3 MB
 
 ``SHELF`` holds those that come with the library. In a checkout it is a link to the folder recipes/ at the
 top; in an installed package, a copy of it.

@@ -71,6 +71,9 @@ class Result:
     content: str | None = None
     """Fingerprint of the data, as of ``data.content_hash``; None in results from before it was written."""
 
+    weights: str | None = None
+    """Fingerprint (SHA-256) of weights.safetensors beside the recorded result; None where none are kept."""
+
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     @property

@@ -18,6 +18,7 @@ from ancestral.evaluation.bounds import Progress
 from ancestral.recipes.measure import measure
 from ancestral.recipes.recipe import SHELF, Recipe
 from ancestral.recipes.result import Extended, Planned, Result
+from ancestral.recipes.weights import record_result
 from ancestral.runs import Fitted, RunFolder, load_configured, pick_device, resume_run, train_run
 from ancestral.runs.fitting import Report
 from ancestral.speed.machine import this_machine
@@ -67,8 +68,9 @@ def run_recipe(
     """Train the recipe on ``data`` into ``out``, measure it, and write ``out``/result.json.
 
     Called again with the same arguments it goes on where it was killed, and measures a finished run anew.
-    With ``record`` the result is written to the recipe's folder too, with ``extend`` a shorter run that is in
-    ``out`` is made longer. Returns None when it was asked to stop.
+    With ``record`` the result is written to the recipe's folder too, with its averaged weights where they are
+    below 3 MB (``weights``). With ``extend`` a shorter run that is in ``out`` is made longer. Returns None
+    when it was asked to stop.
     ``ValueError`` for other data, for a folder that holds another run, and for what cannot be recorded.
     """
     facts = recipe.facts
@@ -125,9 +127,9 @@ def run_recipe(
         extended=extended,
         content=content,
     )
-    result.write(out / "result.json")
     if record:
-        result.write(recipe.path / "result.json")
+        result = record_result(recipe, result, fitted.chain)
+    result.write(out / "result.json")
     return result
 
 
