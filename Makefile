@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # The version is read from __init__.py when the package is installed.
 INSTALL_INPUTS := pyproject.toml constraints.txt src/ancestral/__init__.py
 
-.PHONY: help demo test test-browser docs docs-pages format bench bench-gpu clean
+.PHONY: help demo test test-gpu test-browser docs docs-pages format bench bench-gpu wheels clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -25,6 +25,29 @@ test: $(VENV)/.installed-test ## lint, format check, types, import contracts, te
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+# On a GPU machine without a network, PYTHON is given: no environment is made, and all that is installed is wheels/.
+ifeq ($(origin PYTHON),command line)
+GPU_PYTHON := PYTHONPATH='$(CURDIR)/src' $(PYTHON)
+else
+GPU_PYTHON := $(BIN)/python
+GPU_READY := $(VENV)/.installed-test
+endif
+
+test-gpu: $(GPU_READY) ## on a GPU: the tests that need one and a few figures, in at most 8 minutes
+ifeq ($(origin PYTHON),command line)
+	$(if $(wildcard wheels/*.whl),$(PYTHON) -m pip install --disable-pip-version-check --no-index --find-links wheels --no-deps $(wildcard wheels/*.whl))
+endif
+	$(GPU_PYTHON) benchmarks/gpu_check.py
+
+# What a machine that has torch and the usual packages beside it lacks; never torch.
+WHEELS := annotated-types diffusers docstring_parser execnet importlib_metadata iniconfig pluggy pydantic \
+	pydantic_core pytest pytest-xdist typeguard typing-inspection typing_extensions tyro zuko
+
+wheels: $(VENV)/.installed-run ## download into wheels/ what make test-gpu installs, for Python 3.12 on Linux
+	rm -rf wheels
+	$(BIN)/python -m pip download --disable-pip-version-check --constraint constraints.txt --no-deps --dest wheels \
+		--only-binary=:all: --implementation cp --python-version 3.12 --platform manylinux2014_x86_64 $(WHEELS)
 
 # Looks at pages in headless Chromium, where there is one; nothing is installed for it.
 test-browser: $(VENV)/.installed-test ## look at the report in a browser

@@ -80,7 +80,14 @@ def training(
 
 
 def sampling(
-    *, shape: list[int], n: int, steps: int, model: dict[str, Any], sampler: str = "ddim", device: str = "cpu"
+    *,
+    shape: list[int],
+    n: int,
+    steps: int,
+    model: dict[str, Any],
+    sampler: str = "ddim",
+    device: str = "cpu",
+    compile: str = "auto",
 ) -> Contender:
     """A batch of n samples in ``steps`` network calls, as they reach the user: on the CPU."""
     place = torch.device(device)
@@ -91,7 +98,7 @@ def sampling(
     z, time = torch.randn(2, *shape, device=place), torch.full((2,), 0.5, device=place)
     with torch.no_grad():
         work = count_work(lambda: chain.network(z, time))
-    draw = drawing(chain, steps=steps, sampler=sampler)
+    draw = drawing(chain, steps=steps, sampler=sampler, compile=compile)
     return Contender(
         images=n,
         step=lambda: draw(n),
@@ -102,8 +109,8 @@ def sampling(
     )
 
 
-def drawing(chain: Any, *, steps: int, sampler: str = "ddim") -> Any:
+def drawing(chain: Any, *, steps: int, sampler: str = "ddim", compile: str = "auto") -> Any:
     """A function of n that draws n samples in ``steps`` network calls."""
     chosen = ancestral.Sampler(sampler, steps)
     assert chosen.calls(chain) == steps, f"{sampler} asks the network {chosen.calls(chain)} times"
-    return lambda n: ancestral.draw(chain, n, sampler=chosen, final="mean", batch_size=n)
+    return lambda n: ancestral.draw(chain, n, sampler=chosen, final="mean", batch_size=n, compile=compile)

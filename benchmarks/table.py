@@ -38,7 +38,14 @@ def page(results: Path = RESULTS) -> str:
     """The text of docs/speed.md."""
     parts = [_HEAD]
     for path in sorted(results.glob("*.json")):
-        records: list[Record] = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            # Of gpu_check.py, with more about the run than its figures.
+            pairs = [record for record in found["figures"] if "peer" in record]
+            if pairs:
+                parts.append(_section("A short run on a GPU", pairs, _pairs(pairs)))
+            continue
+        records: list[Record] = found
         if any(record.get("name") == "scaling" for record in records):
             parts.append(_section("How cost grows", records, _scaling(records)))
         elif all("peer" in record for record in records):

@@ -13,6 +13,12 @@ import torch
 torch.set_num_threads(1)  # the suite is run in several processes, one core each
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none."""
+    if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Start each test from the same random numbers, whichever tests ran before it in its process."""

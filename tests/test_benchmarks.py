@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -129,3 +130,85 @@ def test_cifar10_is_written_as_data_take_it(tmp_path):
     data = load_data(tmp_path / "b.npz", validation=0.0)
     assert torch.equal(data.train.x, torch.from_numpy(images[[0, 2, 1, 3]]))
     assert data.test.labels.tolist() == [0, 0, 1]
+
+
+def event(kind, test, outcome="", reason=""):
+    more = {"outcome": outcome, "reason": reason} if kind == "ended" else {}
+    return json.dumps({"event": kind, "test": test, **more})
+
+
+def test_what_became_of_gpu_tests_is_read_from_a_run_cut_short():
+    check = importlib.import_module("gpu_check")
+    lines = [*(event("found", name) for name in "abcde"), *(event("started", name) for name in "abcd")]
+    lines += [event("ended", "a", "passed"), event("ended", "b", "skipped", "needs a GPU")]
+    lines += [event("ended", "c", "passed"), event("ended", "c", "failed", "its end"), '{"event": "en']
+    ended = check.ended_tests(lines, None, "")
+    assert ended.outcome == "not run"
+    assert {name: outcome for name, (outcome, _) in ended.tests.items()} == {
+        "a": "passed", "b": "skipped", "c": "failed", "d": "not run", "e": "not run",
+    }  # fmt: skip
+    # What is not of a test: pytest itself, or files that cannot be read.
+    assert check.ended_tests([], 5, "no tests").outcome == "failed"
+    assert check.ended_tests(lines[:1], 3, "crash").outcome == "failed"
+    assert check.ended_tests([event("ended", "a", "passed")], 0, "").outcome == "passed"
+
+
+def test_without_a_gpu_the_check_says_so_and_nothing_has_passed(monkeypatch, capsys, tmp_path):
+    check = importlib.import_module("gpu_check")
+    begun = []
+
+    def run(part, seconds, *, dry):
+        begun.append(part.name)
+        return check.ended_tests([event("found", "a"), event("ended", "a", "skipped", "needs a GPU")], 0, "")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(check, "run", run)
+    assert check.main(["--out", str(tmp_path / "out.json")]) == 0
+    told = capsys.readouterr().out
+    assert begun == ["tests"]
+    assert "tests: 0 passed, 0 failed, 1 skipped, 0 not run" in told
+    assert told.count("passed") == 1
+    assert told.count("skipped (needs a GPU)") == 4
+    assert told.splitlines()[-1].startswith("No GPU: torch ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("outcome", ["passed", "failed"])
+def test_a_check_on_a_gpu_is_written_and_its_failures_are_its_status(outcome, monkeypatch, capsys, tmp_path):
+    check = importlib.import_module("gpu_check")
+
+    def run(part, seconds, *, dry):
+        if part.name == "tests":
+            return check.ended_tests([event("ended", "a", "passed")], 0, "")
+        if part.name == "vae":
+            return check.ended_figures("", None, "")
+        why = {"ancestral": "it broke"} if (part.name, outcome) == ("ddpm", "failed") else {}
+        found = {"records": [], "failed": why, "left_out": {"diffusers": "not installed"}}
+        return check.ended_figures(json.dumps(found), len(why), "")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(check, "run", run)
+    monkeypatch.setattr(check, "machine", lambda: {"gpu": "a GPU"})
+    monkeypatch.setattr("gpu_outcome.machine", lambda: {"gpu": "a GPU"})
+    assert check.main(["--out", str(tmp_path / "out.json"), "--seconds", "100"]) == (outcome == "failed")
+    told = capsys.readouterr().out
+    assert "VAE training: not run (ended at its limit)" in told
+    assert "skipped: diffusers (not installed)" in told
+    assert ("DDPM training: failed (ancestral: it broke)" in told) == (outcome == "failed")
+    assert told.splitlines()[-1].startswith(
+        "Something failed" if outcome == "failed" else "What ran has passed"
+    )
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [part["outcome"] for part in found["parts"]] == ["passed", "not run", outcome, "passed", "passed"]
+    assert found["tests"]["passed"] == {"a": ""}
+    assert found["machine"] == {"gpu": "a GPU"}
+
+
+def test_a_part_that_takes_too_long_is_ended_and_one_without_time_is_not_begun(monkeypatch, capsys, tmp_path):
+    check = importlib.import_module("gpu_check")
+    with (tmp_path / "log").open("w") as log:
+        assert check._status([sys.executable, "-c", "import time; time.sleep(60)"], 0.2, log) is None
+        assert check._status([sys.executable, "-c", "raise SystemExit(3)"], 60.0, log) == 3
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert check.main(["--seconds", "0", "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("not run (no time was left)") == len(check.PARTS)

@@ -91,3 +91,12 @@ def test_growth_is_a_table_of_exponents(table, tmp_path):
     # What is neither a pair nor growth has a page of its own.
     (tmp_path / "other.json").write_text(json.dumps([{"model": "vae"}]))
     assert table.page(tmp_path).count("## ") == 1
+
+
+def test_a_short_run_on_a_gpu_has_a_section(table, tmp_path):
+    (tmp_path / "gpu_check.json").write_text(json.dumps({"figures": [PAIR, {"name": "equal"}], "tests": {}}))
+    text = table.page(tmp_path)
+    assert "## A short run on a GPU" in text
+    assert text.count("bogosort") == 1
+    (tmp_path / "gpu_check.json").write_text(json.dumps({"figures": []}))
+    assert "##" not in table.page(tmp_path)

@@ -49,7 +49,7 @@ def test_rows_come_in_the_order_of_the_indices(
     assert list(feed(x, [], CPU)) == []
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["device", "memory", "file"])
 def test_rows_arrive_on_a_gpu(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "PIECE", 100)

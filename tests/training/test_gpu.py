@@ -7,17 +7,24 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
+from ancestral.diffusion import DDPM
 from ancestral.runs import fit
+from ancestral.samplers import Sampler, draw
 from ancestral.training import TrainingState, train
 from tiny import MODELS, TRAINING, built, images
 
-pytestmark = [
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-    pytest.mark.filterwarnings("default"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 CUDA = torch.device("cuda")
 each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+
+
+@pytest.fixture(autouse=True)
+def _compiling_afresh():
+    """Torch compiles one function for at most eight sets of arguments in a process; each case is one."""
+    torch.compiler.reset()
+    counters.clear()
 
 
 @pytest.fixture
@@ -33,6 +40,12 @@ def noise_of_the_cpu(monkeypatch):
             return plain(*args, **options).to(device or "cpu")
 
         monkeypatch.setattr(torch, name, drawn)
+
+
+@pytest.fixture
+def exact_convolutions(monkeypatch):
+    """In fp32, which torch by itself rounds to tf32 on a GPU: by what kernel, would show in the losses."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "soap"])
@@ -70,6 +83,53 @@ def test_losses_gradients_and_elbos_agree(model, noise_of_the_cpu):
     torch.testing.assert_close(elbos["cuda"], elbos["cpu"], rtol=1e-9, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("model", "recompute"),
+    [
+        *((model, False) for model in MODELS.values()),
+        (MODELS["ddpm"], True),
+        (replace(MODELS["ddpm"], dropout=0.2), False),
+        (replace(MODELS["ddpm"], dropout=0.2), True),
+    ],
+    ids=[*MODELS, "ddpm, recomputed", "ddpm, dropout", "ddpm, dropout, recomputed"],
+)
+def test_replayed_steps_are_the_plain_ones(model, recompute, exact_convolutions):
+    """As CUDA graphs, in fp32: the same draws and, up to the order of sums, the same losses."""
+    data = images().to(CUDA)
+    losses = {}
+    notes: list[str] = []
+    for compile_ in ("on", "off"):
+        torch.manual_seed(0)
+        chain = built(model, data).to(CUDA)
+        training = replace(TRAINING, steps=20, compile=compile_, precision="fp32", recompute=recompute)
+        state = TrainingState(chain, training)
+        losses[compile_] = [float(record.loss) for record in train(state, data, note=notes.append)]
+        assert state.compiled is (compile_ == "on")
+    assert losses["on"] == pytest.approx(losses["off"], rel=1e-3)
+    assert not notes
+    assert not counters["inductor"]["cudagraph_skips"], "compiled, and not replayed as a CUDA graph"
+
+
+@pytest.mark.parametrize("n", [8, 7], ids=["whole batches", "a smaller last batch"])
+def test_a_replayed_network_draws_what_the_plain_one_does(n, capsys, exact_convolutions):
+    chain = built(MODELS["ddpm"], images()).to(CUDA).eval()
+    assert isinstance(chain, DDPM)
+    with torch.no_grad():
+        for p in chain.parameters():
+            # The last layer's are zeros at first, and so would be all that the network says.
+            p.add_(0.05 * torch.randn_like(p))
+    drawn = {}
+    for compile_ in ("on", "off"):
+        torch.manual_seed(1)
+        drawn[compile_] = draw(
+            chain, n, sampler=Sampler("ancestral", 6), final="mean", batch_size=4, precision="fp32",
+            compile=compile_,
+        )  # fmt: skip
+    torch.testing.assert_close(drawn["on"], drawn["off"], rtol=1e-3, atol=1e-3)
+    assert capsys.readouterr().err == ""
+    assert not counters["inductor"]["cudagraph_skips"], "compiled, and not replayed as a CUDA graph"
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "soap"])
 @pytest.mark.parametrize("compile_", ["off", "on"])
 @each_model
@@ -80,15 +140,3 @@ def test_a_run_learns(model, compile_, optimizer):
     fitted = fit(built(model, data), data, training, device="cuda")
     losses = [record["loss"] for record in fitted.records if record["kind"] == "train"]
     assert sum(losses[-10:]) < sum(losses[:10])
-
-
-def test_replayed_steps_are_the_plain_ones():
-    """As CUDA graphs, in fp32: the same draws and, up to the order of sums, the same losses."""
-    data = images().to(CUDA)
-    losses = {}
-    for compile_ in ("on", "off"):
-        torch.manual_seed(0)
-        chain = built(MODELS["vae-mlp"], data).to(CUDA)
-        training = replace(TRAINING, steps=20, compile=compile_, precision="fp32")
-        losses[compile_] = [float(record.loss) for record in train(TrainingState(chain, training), data)]
-    assert losses["on"] == pytest.approx(losses["off"], rel=1e-3)
