@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # The version is read from __init__.py when the package is installed.
 INSTALL_INPUTS := pyproject.toml constraints.txt src/ancestral/__init__.py
 
-.PHONY: help demo test test-gpu test-browser docs docs-pages format bench bench-gpu wheels clean
+.PHONY: help demo test test-slow test-gpu test-browser docs docs-pages format bench bench-gpu wheels clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -16,15 +16,18 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.installed-run ## train and compare a VAE, a hierarchical VAE and a DDPM on digits, into runs/digits
-	$(BIN)/ancestral compare --data digits --out runs/digits --steps 600
+	$(BIN)/ancestral compare --data digits --out runs/digits --steps 600 --importance-samples 256
 
 # The tests run in WORKERS processes of one thread each: more threads than cores are slower.
-test: $(VENV)/.installed-test ## lint, format check, types, import contracts, tests
+test: $(VENV)/.installed-test ## lint, format check, types, import contracts, all tests but the slow ones
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not browser"
+
+test-slow: $(VENV)/.installed-test ## the tests that take more than ten seconds each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "slow and not browser"
 
 # On a GPU machine without a network, PYTHON is given: no environment is made, and all that is installed is wheels/.
 ifeq ($(origin PYTHON),command line)

@@ -21,7 +21,7 @@ import math
 import platform
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,10 @@ import torch
 from torch import Tensor
 
 import ancestral
-from ancestral.evaluation.bounds import evaluation_mode
-from ancestral.evaluation.levels import DRAWS, LevelDraws, Proposal
-from ancestral.randomness import reseed
+from ancestral._internal.randomness import reseed
+from ancestral.bounds import DRAWS, SampledLevelsBound
+from ancestral.bounds.levels import Proposal
+from ancestral.evaluation.loop import evaluation_mode
 
 ROOT = Path(__file__).parent.parent
 ASKED, FEWER, IMAGES = 0.005, 20, 1000
@@ -90,7 +91,7 @@ def measured(chain: Any, x: Tensor, *, count: int, draws: int = 2) -> Table:
     )
 
 
-def predicted(table: Table, plan: LevelDraws, T: int) -> float:
+def predicted(table: Table, plan: SampledLevelsBound, T: int) -> float:
     """The variance of one image's estimate, nats²: what draws in strata leave of each part of it.
 
     A term's variance is that of z_t, of the image, and of the level. z_t's is there for each draw. What the
@@ -148,16 +149,18 @@ def verified(chain: Any, x: Tensor, draws: str, levels: int, *, truth: float, ti
     }
 
 
-def curve(table: Table, T: int, dims: int) -> list[dict[str, Any]]:
+def curve(table: Table, chain: Any) -> list[dict[str, Any]]:
     """What the table says of ``IMAGES`` images."""
+    T, dims = chain.T, chain.spec.dims
     points = []
     for draws in DRAWS:
         for levels in CURVE:
-            plan = LevelDraws.of(draws, levels, n=IMAGES)
+            plan = SampledLevelsBound(levels, draws).grouped(IMAGES)
             if draws == "importance":
-                plan = LevelDraws(draws, levels, plan.group, proposal_of(table), plan.pilot_size(IMAGES))
+                size = plan.pilot_size(IMAGES)
+                plan = replace(plan, proposal=proposal_of(table), pilot_calls=size)
             error = math.sqrt(predicted(table, plan, T) / IMAGES) / (dims * math.log(2.0))
-            calls = plan.calls + plan.pilot_calls / IMAGES
+            calls = plan.calls(chain) + plan.pilot_calls / IMAGES
             points.append({"draws": draws, "levels": levels, "calls": calls, "error": error})
     u = (np.arange(T - 1) + 0.5) / (T - 1)
     variance = table.first + float(table.at("within", u).sum())
@@ -214,7 +217,7 @@ def trained(steps: int) -> tuple[Any, Any, str]:
 
 def given(path: Path) -> tuple[Any, Any, str]:
     """A run, its data and its name."""
-    from ancestral.runs import RunFolder
+    from ancestral.experiments.runs import RunFolder
 
     config = RunFolder.open(path).config
     data = ancestral.load_data(
@@ -245,7 +248,7 @@ def main() -> None:
     with evaluation_mode(chain):
         table = measured(chain, x, count=options.levels)
         each = swept(chain, x)
-    points = curve(table, chain.T, chain.spec.dims)
+    points = curve(table, chain)
     index = torch.arange(64 if options.quick else IMAGES) % len(x)
     checks = [
         verified(chain, x[index], draws, levels, truth=float(each[index].mean()), times=options.seeds)

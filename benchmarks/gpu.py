@@ -24,7 +24,7 @@ from vae_training import BATCH as VAE_BATCH
 from vae_training import OURS as VAE
 from vae_training import SHAPE as VAE_SHAPE
 
-from ancestral.speed import Sizes, measure_ceilings
+from ancestral.experiments.bench import Sizes, measure_ceilings
 
 SHAPE = [3, 32, 32]
 DIFFUSERS = {"channels": [128, 256, 256, 256], "blocks": 2, "attention": [16]}

@@ -27,7 +27,7 @@ from streaming import rounds_of
 
 import ancestral
 from ancestral.data import Rows, load_data, sources
-from ancestral.speed.machine import this_machine
+from ancestral.experiments.bench.machine import this_machine
 
 RESULTS = Path(__file__).resolve().parent / "results" / "intake.json"
 CHUNK = 128

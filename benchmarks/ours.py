@@ -11,8 +11,9 @@ from worker import imported
 import ancestral
 from ancestral.config import ModelConfig
 from ancestral.data import Dataset, Split
-from ancestral.speed import count_work, training_work
+from ancestral.experiments.bench import count_work, training_work
 from ancestral.training import TrainingState
+from ancestral.training.objective import objective_of
 
 NOTES = {"schedule": "linear", "prediction": "noise", "variance": "posterior", "loss": "simple"}
 """The DDPM of the notes: the same task as the peers', predicting noise with a plain squared error."""
@@ -65,7 +66,7 @@ def training(
     torch.manual_seed(0)
     data = dataset(random_images(tuple(shape), levels=levels, count=images), levels)
     chain = ancestral.build_chain(model_config(kind, model), data.spec, train=data.seen()).to(place)
-    work = training_work(chain.train(), data.train.x[:2].to(place))
+    work = training_work(chain.train(), objective_of(chain), data.train.x[:2].to(place))
     config = ancestral.TrainingConfig(**{"steps": 100_000, "batch_size": batch, **(options or {})})
     state = TrainingState(chain, config)
     loop = ancestral.train(state, data.to(place))
@@ -111,6 +112,6 @@ def sampling(
 
 def drawing(chain: Any, *, steps: int, sampler: str = "ddim", compile: str = "auto") -> Any:
     """A function of n that draws n samples in ``steps`` network calls."""
-    chosen = ancestral.Sampler(sampler, steps)
+    chosen = ancestral.Sampler.named(sampler, steps)
     assert chosen.calls(chain) == steps, f"{sampler} asks the network {chosen.calls(chain)} times"
     return lambda n: ancestral.draw(chain, n, sampler=chosen, final="mean", batch_size=n, compile=compile)

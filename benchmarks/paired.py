@@ -36,7 +36,7 @@ class Contender:
     version: str
     parameters: int
     flops: float
-    """Floating-point operations an image, counted (``ancestral.speed.count_work``)."""
+    """Floating-point operations an image, counted (``ancestral.experiments.bench.count_work``)."""
     device: str = "cpu"
 
 

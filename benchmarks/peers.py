@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from worker import imported
 
-from ancestral.speed import count_work
+from ancestral.experiments.bench import count_work
 
 BEST = ("layout", "bf16", "compiled")
 """What a peer at its best may have on: channels-last memory, bf16 autocast, torch.compile."""

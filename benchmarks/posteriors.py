@@ -28,11 +28,12 @@ import torch
 from torch import Tensor, nn
 
 import ancestral
+from ancestral.bounds import Estimate, Fitting
+from ancestral.bounds.fitted import fitted_features
+from ancestral.bounds.hmc import frozen
 from ancestral.config.autoencoders import Q
-from ancestral.evaluation import Estimate, Fitting, PosteriorGrid, posterior_grids, save_posteriors
-from ancestral.evaluation.amortisation import fitted_features
-from ancestral.evaluation.hmc import frozen
-from ancestral.speed.machine import this_machine
+from ancestral.evaluation import PosteriorGrid, posterior_grids, save_posteriors
+from ancestral.experiments.bench.machine import this_machine
 
 HERE = Path(__file__).resolve().parent
 FAMILIES: tuple[Q, ...] = get_args(Q)

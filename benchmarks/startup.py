@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 import ancestral
-from ancestral.speed.machine import this_machine
+from ancestral.experiments.bench.machine import this_machine
 
 RESULTS = Path(__file__).resolve().parent / "results" / "startup.json"
 ROUNDS = 7

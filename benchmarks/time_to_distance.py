@@ -38,7 +38,7 @@ from torch.nn import functional as F
 
 import ancestral
 from ancestral.data import Dataset, Split
-from ancestral.speed import this_machine
+from ancestral.experiments.bench import this_machine
 from ancestral.training import TrainingState
 
 BATCH, WARMUP = 64, 500

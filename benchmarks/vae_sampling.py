@@ -15,8 +15,8 @@ import argparse
 import torch
 
 import ancestral
-from ancestral.speed import arithmetic_floor, count_work, measure_ceilings, this_machine
-from ancestral.speed.ceilings import best_time
+from ancestral.experiments.bench import arithmetic_floor, count_work, measure_ceilings, this_machine
+from ancestral.experiments.bench.ceilings import best_time
 
 CPU = torch.device("cpu")
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from worker import imported
 
-from ancestral.speed import count_work
+from ancestral.experiments.bench import count_work
 
 BATCH, IMAGES = 100, 20_000
 SHAPE = [1, 28, 28]

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from paired import Contender, made
 
-from ancestral.speed import this_machine
-from ancestral.speed.ceilings import synchronize
-from ancestral.speed.memory import held, peak, reset_peak
+from ancestral.experiments.bench import this_machine
+from ancestral.experiments.bench.ceilings import synchronize
+from ancestral.experiments.bench.memory import held, peak, reset_peak
 
 _IMPORTED = [0]
 

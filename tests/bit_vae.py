@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ancestral.chain import Chain
+from ancestral.core.chain import Chain
+from ancestral.core.spec import DataSpec
+from ancestral.core.walk import log_joint
 from ancestral.distributions import Bernoulli, DiagonalNormal, standard_normal
-from ancestral.spec import DataSpec
 from toys import randn
 
 
@@ -39,6 +40,6 @@ def by_quadrature(vae: BitVAE, x: Tensor) -> Tensor:
     """log p(x) of each x, (n,)."""
     axis = torch.linspace(-9.0, 9.0, 361)
     z = torch.cartesian_prod(axis, axis)
-    log_prior, _ = vae.log_joint(x[:1].expand(len(z), 3), [z])
+    log_prior, _ = log_joint(vae, x[:1].expand(len(z), 3), [z])
     each = torch.stack([vae.p_step(z, 1).log_prob(row.expand(len(z), 3)) for row in x])
     return torch.logsumexp(each + log_prior, dim=1) + 2.0 * math.log(float(axis[1] - axis[0]))

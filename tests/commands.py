@@ -18,9 +18,9 @@ from ancestral.cli import main
 PATIENCE = 120.0
 """Seconds after which a process that should have come to something is given up."""
 PRELOAD = [
-    "ancestral.recipes",
+    "ancestral.experiments.recipes",
     "ancestral.cli.recipe",
-    "ancestral.runs",
+    "ancestral.experiments.runs",
     "ancestral.cli.train",
     "torch._dynamo",
     "PIL.Image",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import pytest
 from torch import Tensor
 
-from ancestral.evaluation import Estimate
+from ancestral.bounds import Estimate
 
 REPETITIONS = 1000
 

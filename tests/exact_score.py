@@ -9,22 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from ancestral.diffusion import DDPM
-from ancestral.scaling import Scaling
-from ancestral.schedules import Schedule
-from ancestral.spec import DataSpec
+from ancestral.core.spec import DataSpec
+from ancestral.models.diffusion import PARAMETRIZATIONS, Diffusion, FixedVariance
+from ancestral.models.diffusion.schedules import Schedule
+from ancestral.parts.scaling import Scaling
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """The law of u: weights (k,), means (k, D) and covariances (k, D, D)."""
+    """The distribution of u: weights (k,), means (k, D) and covariances (k, D, D)."""
 
     weights: Tensor
     means: Tensor
     covariances: Tensor
 
     def noised(self, log_snr: float) -> MixtureSameFamily:
-        """The law of α u + σ ε, written down for itself."""
+        """The distribution of α u + σ ε, written down for itself."""
         signal = 1.0 / (1.0 + np.exp(-log_snr))
         covariance = signal * self.covariances + (1.0 - signal) * torch.eye(self.means.shape[1])
         parts = MultivariateNormal(np.sqrt(signal) * self.means, covariance)
@@ -56,10 +56,14 @@ class ExactScore(nn.Module):
 
 def exact_ddpm(
     mixture: Mixture, schedule: Schedule, *, prediction: str = "noise", levels: int | None = None
-) -> DDPM:
+) -> Diffusion:
     """A DDPM with the exact score of u ~ ``mixture``."""
     spec = DataSpec((mixture.means.shape[1],), levels)
     network = ExactScore(mixture, schedule.log_snr, prediction)
-    return DDPM(
-        network, schedule=schedule, scaling=Scaling(spec), spec=spec, prediction=prediction, variance="beta"
+    return Diffusion(
+        network,
+        schedule,
+        scaling=Scaling(spec),
+        parametrization=PARAMETRIZATIONS[prediction],
+        variance=FixedVariance("beta"),
     )

@@ -1,14 +1,14 @@
-"""A small DDPM on images of 2×3×3 whose network remembers what it was asked, for tests of samplers."""
+"""A small diffusion on images of 2×3×3 whose network remembers what it was asked, for tests of samplers."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from ancestral.diffusion import DDPM
-from ancestral.scaling import Scaling
-from ancestral.schedules import Schedule
-from ancestral.spec import DataSpec
+from ancestral.core.spec import DataSpec
+from ancestral.models.diffusion import PARAMETRIZATIONS, Diffusion, variance_of
+from ancestral.models.diffusion.schedules import Schedule
+from ancestral.parts.scaling import Scaling
 
 
 class Network(nn.Module):
@@ -24,14 +24,13 @@ class Network(nn.Module):
         return torch.tanh(self.inner(z) + time.reshape(-1, 1, 1, 1))
 
 
-def chain_of(*, prediction: str = "velocity", variance: str = "posterior", levels: int | None = 17) -> DDPM:
-    spec = DataSpec((2, 3, 3), levels=levels)
-    return DDPM(
+def chain_of(
+    *, prediction: str = "velocity", variance: str = "posterior", levels: int | None = 17
+) -> Diffusion:
+    return Diffusion(
         Network(2 if variance == "learned" else 1),
-        schedule=Schedule.cosine(30),
-        scaling=Scaling(spec),
-        spec=spec,
-        prediction=prediction,
-        variance=variance,
-        loss="vlb",
+        Schedule.cosine(30),
+        scaling=Scaling(DataSpec((2, 3, 3), levels=levels)),
+        parametrization=PARAMETRIZATIONS[prediction],
+        variance=variance_of(variance),
     )

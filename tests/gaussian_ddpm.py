@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from ancestral.diffusion import DDPM
-from ancestral.diffusion.noising import Gamma
-from ancestral.scaling import Scaling
-from ancestral.schedules import Schedule
-from ancestral.spec import DataSpec
+from ancestral.core.spec import DataSpec
+from ancestral.models.diffusion import PARAMETRIZATIONS, Diffusion, Gamma, variance_of
+from ancestral.models.diffusion.schedules import Schedule
+from ancestral.parts.scaling import Scaling
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ class Terms:
         return float(-(self.reconstruction + self.matching.sum() + self.prior))
 
 
-def expected_terms(chain: DDPM, mean: Tensor, covariance: Tensor) -> Terms:
+def expected_terms(chain: Diffusion, mean: Tensor, covariance: Tensor) -> Terms:
     """The exact expectation of each term over u ~ N(mean, covariance) in the network's units, and over q.
 
     With covariance 0 it is the expectation for one given example. Needs a ``LinearDenoiser``.
@@ -166,11 +165,11 @@ def expected_terms(chain: DDPM, mean: Tensor, covariance: Tensor) -> Terms:
     data_error = torch.stack(errors).detach()
     matching = []
     for t in range(2, T + 1):
-        log_var = levels.log_variance(t, chain.variance, share)
+        log_var = levels.log_variance(t, chain.variance.name, share)
         ratio = levels.tilde[t] / log_var.exp()
         c0 = levels.mean_weights(t)[0]
         matching.append(0.5 * (D * (ratio - 1.0 - ratio.log()) + c0**2 * data_error[t - 1] / log_var.exp()))
-    first = levels.log_variance(1, chain.variance, share)
+    first = levels.log_variance(1, chain.variance.name, share)
     scale = chain.scaling.scale.log().sum()
     bar = levels.bar[T]
     second = mean.square().sum() + covariance.trace()
@@ -182,8 +181,8 @@ def expected_terms(chain: DDPM, mean: Tensor, covariance: Tensor) -> Terms:
     )
 
 
-def model_law(chain: DDPM, levels_kept: list[int]) -> MultivariateNormal:
-    """The law of the samples when only ``levels_kept``, falling from T, are visited: Gaussian, by recursion.
+def model_distribution(chain: Diffusion, levels_kept: list[int]) -> MultivariateNormal:
+    """Of the samples when only ``levels_kept``, falling from T, are visited: Gaussian, by recursion.
 
     For all levels it is p(x) itself. For a fixed variance only: the one of the step that is taken.
     """
@@ -195,7 +194,7 @@ def model_law(chain: DDPM, levels_kept: list[int]) -> MultivariateNormal:
         step = 1.0 - bar[t] / bar[s]
         c0 = bar[s].sqrt() * step / (1.0 - bar[t])
         ct = (bar[t] / bar[s]).sqrt() * (1.0 - bar[s]) / (1.0 - bar[t])
-        narrow = chain.variance == "posterior" and s > 0
+        narrow = chain.variance.name == "posterior" and s > 0
         variance = step * (1.0 - bar[s]) / (1.0 - bar[t]) if narrow else step
         a = (c0 * net.K[t] + ct * eye).detach()
         mean = a @ mean + c0 * net.k[t].detach()
@@ -213,10 +212,8 @@ def gaussian_ddpm(
     prediction: str = "noise",
     variance: str = "posterior",
     share: float = 0.3,
-    loss: str = "vlb",
-    sampling: str = "even",
     scaling: Scaling | None = None,
-) -> DDPM:
+) -> Diffusion:
     """A DDPM with the best linear network for u ~ N(mean, covariance), or one ``off`` it by a factor."""
     levels = Levels.of(schedule.betas)
     network = LinearDenoiser(
@@ -227,14 +224,10 @@ def gaussian_ddpm(
         prediction=prediction,
         share=share if variance == "learned" else None,
     )
-    spec = DataSpec((len(mean),))
-    return DDPM(
+    return Diffusion(
         network,
-        schedule=schedule,
-        scaling=Scaling(spec) if scaling is None else scaling,
-        spec=spec,
-        prediction=prediction,
-        variance=variance,
-        loss=loss,
-        sampling=sampling,
+        schedule,
+        scaling=Scaling(DataSpec((len(mean),))) if scaling is None else scaling,
+        parametrization=PARAMETRIZATIONS[prediction],
+        variance=variance_of(variance),
     )

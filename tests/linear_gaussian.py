@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from ancestral.chain import Chain
+from ancestral.core.chain import Chain
+from ancestral.core.spec import DataSpec
 from ancestral.distributions import DiagonalNormal, standard_normal
-from ancestral.spec import DataSpec
 
 
 class LinearVAE(Chain):

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ancestral.build import build_chain
-from ancestral.chain import Chain
 from ancestral.config import Binarize, DDPMConfig, HVAEConfig, ModelConfig, TrainingConfig, VAEConfig
+from ancestral.core.chain import Chain
 from ancestral.data import Dataset
 from ancestral.data.raw import Array, Raw
 from ancestral.data.sources import assemble
+from ancestral.experiments.build import build_chain
 
 MODELS: dict[str, ModelConfig] = {
     "vae-mlp": VAEConfig(network="mlp", hidden=(16,), latent_dims=4),

@@ -11,7 +11,7 @@ import numpy as np
 
 from ancestral.config import DataConfig, ModelConfig, TrainingConfig
 from ancestral.data import content_hash, load_data
-from ancestral.runs.options import model_json
+from ancestral.experiments.runs.options import model_json
 from tiny import blobs
 
 TRAINING = TrainingConfig(

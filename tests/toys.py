@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from ancestral.chain import BottomUpChain, Chain
-from ancestral.marginal import MarginalChain
-from ancestral.schedules import Schedule, posterior
-from ancestral.spec import DataSpec
+from ancestral.core.chain import BottomUpChain, Chain
+from ancestral.core.marginal import MarginalChain
+from ancestral.core.spec import DataSpec
+from ancestral.models.diffusion.schedules import Schedule, posterior
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from ancestral.chain import Chain
 from ancestral.config import HVAEConfig, ModelConfig, VAEConfig
-from ancestral.elbo import Loss
+from ancestral.core.chain import Chain
+from ancestral.objectives import Loss
 from tiny import built, vectors
 from toys import Affine, BottomUpGaussian, Joint, TopDownGaussian, randn, spd
 

@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 
 import ancestral
-from ancestral import checks
+from ancestral._internal import checks
 from commands import Answer, call
 
 PAGE = Path(__file__).parents[2] / "docs" / "mistakes.md"

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-import ancestral.speed.ceilings
-from ancestral.runs import load_run
-from ancestral.speed import Sizes
+import ancestral.experiments.bench.ceilings
+from ancestral.experiments.bench import Sizes
+from ancestral.experiments.runs import load_run
 from commands import call
 
 SMALL = Sizes(matrix=64, images=2, channels=4, side=8, copied=1 << 16)
@@ -24,7 +24,7 @@ TOP = ["machine", "ceilings", "training"]
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Operations of microseconds."""
-    monkeypatch.setattr(ancestral.speed.ceilings, "CPU", SMALL)
+    monkeypatch.setattr(ancestral.experiments.bench.ceilings, "CPU", SMALL)
 
 
 def found(*arguments):

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from ancestral.evaluation import Ruler, evaluate
-from ancestral.runs import RunFolder, load_run, measure_samples
-from ancestral.samplers import SAMPLERS
+from ancestral.experiments.runs import RunFolder, load_run, measure_samples
+from ancestral.sampling import SAMPLERS
 from commands import Answer, call, finished, start, wait_for
 from tiny import images
 
@@ -57,6 +57,7 @@ def lasting(out: Path, *, without: str = "") -> dict[str, Any]:
     """comparison.json without what differs from call to call, and without a model."""
     found = figures(out)
     found["models"].pop(without, None)
+    found["differences"] = [one for one in found["differences"] if without not in one["models"]]
     for one in found["models"].values():
         for name in MEASURED:
             del one[name]
@@ -76,7 +77,7 @@ def compared(data, tmp_path_factory) -> tuple[Path, Answer]:
 
 def check_json(found: dict[str, Any], source: str, *, n: int, dims: int, latent_dims: list[int]) -> None:
     told = {"data": source, "split": "test", "n": n, "dims": dims}
-    assert found.keys() == {"data", "budget", "models"}
+    assert found.keys() == {"data", "budget", "models", "differences"}
     assert found["data"]["source"] == source
     assert found["budget"] == {"steps": STEPS, "batch_size": 8, "images_seen": 8 * STEPS, "seed": 1}
     assert list(found["models"]) == ["vae", "hvae", "ddpm"]
@@ -102,6 +103,23 @@ def test_comparison_json(compared, data):
         assert {name: one[name] for name in result if name != "seconds"} == {
             name: value for name, value in result.items() if name != "seconds"
         }
+
+
+def test_differences_of_the_bounds(compared):
+    """Of each pair, over the same examples, so that their error is that of the paired differences."""
+    found = figures(compared[0])
+    assert [one["models"] for one in found["differences"]] == [
+        ["vae", "hvae"],
+        ["vae", "ddpm"],
+        ["hvae", "ddpm"],
+    ]
+    for one in found["differences"]:
+        a, b = (found["models"][kind] for kind in one["models"])
+        assert one["n"] == 10
+        for figure in ("elbo", "bits_per_dim"):
+            assert one[figure]["mean"] == pytest.approx(a[figure]["mean"] - b[figure]["mean"], rel=1e-5)
+            # No wider than if the examples were not the same.
+            assert 0 < one[figure]["stderr"] < a[figure]["stderr"] + b[figure]["stderr"]
 
 
 def test_sample_distances(compared):
@@ -256,6 +274,7 @@ def test_all_test_examples_and_sampled_levels(data, tmp_path):
     assert (one["n"], one["network_calls_per_image"], one["network_calls_per_sample"]) == (16, 6, 12)
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_is_gone_on_with(compared, data, tmp_path):
     out, log, chosen = tmp_path / "out", tmp_path / "log", ("--models", "vae", "hvae")
     process = start("compare", "--data", data["images"], "--out", out, *OPTIONS, *OF_IMAGES, *chosen, log=log)
@@ -271,3 +290,58 @@ def test_an_interrupted_comparison_is_gone_on_with(compared, data, tmp_path):
     assert lasting(out) == lasting(compared[0], without="ddpm")
     for name in ("vae/metrics.jsonl", "hvae/metrics.jsonl"):
         assert (out / name).read_bytes() == (compared[0] / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def over_seeds(data, tmp_path_factory) -> tuple[Path, Answer]:
+    """A model trained with three seeds; not to be changed."""
+    out = tmp_path_factory.mktemp("seeds") / "out"
+    # Without importance samples there is no posterior to fit for the gaps, which takes longest.
+    answer = call(
+        *("compare", "--data", data["images"], "--out", out, "--models", "vae", "--vae.latent-dims", 3),
+        *("--vae.width", 4, "--steps", STEPS, "--batch-size", 8, "--validation", 0.2, "--device", "cpu"),
+        *("--seed", 1, "--seeds", 3, "--n", 10, "--importance-samples", 0, "--quality", 0),
+    )
+    assert answer.status == 0, answer.err
+    return out, answer
+
+
+def test_the_spread_over_training_seeds(over_seeds):
+    """The ELBOs of three runs with other seeds, their mean and its standard error."""
+    out, answer = over_seeds
+    for kind, one in figures(out)["models"].items():
+        spread = one["seeds"]
+        assert spread["seeds"] == [1, 2, 3]
+        elbos = [
+            evaluate(load_run(folder), images().test.x[:10]).elbo.mean
+            for folder in (out / kind, out / f"{kind}-seed-2", out / f"{kind}-seed-3")
+        ]
+        assert spread["elbos"] == pytest.approx(elbos, rel=1e-6)
+        assert len(set(elbos)) == 3
+        assert spread["elbo"]["mean"] == pytest.approx(np.mean(elbos), rel=1e-6)
+        assert spread["elbo"]["stderr"] == pytest.approx(np.std(elbos, ddof=1) / 3**0.5, rel=1e-6)
+        assert one["elbo"]["mean"] == pytest.approx(elbos[0], rel=1e-6)
+    assert "over training seeds" in answer.out
+
+
+def test_one_seed_has_no_spread(compared):
+    out, answer = compared
+    assert all("seeds" not in one for one in figures(out)["models"].values())
+    assert "over training seeds" not in answer.out
+
+
+def test_the_plan_is_printed_before_the_first_step(compared):
+    _, answer = compared
+    lines = answer.err.splitlines()
+    assert lines[0].startswith("plan: about ")
+    plan = [line.split() for line in lines[1:] if line.startswith("  ")][:9]
+    assert [line[0] for line in plan] == ["vae"] * 3 + ["hvae"] * 3 + ["ddpm"] * 3
+    assert plan[0][1:4] == ["train", str(STEPS), "steps"]
+    assert all(line[-1] == "s" and float(line[-2]) >= 0 for line in plan)
+
+
+def test_paired_differences_are_printed(compared):
+    out, answer = compared
+    for one in figures(out)["differences"]:
+        mean, stderr = one["elbo"]["mean"], one["elbo"]["stderr"]
+        assert f"{mean:.2f} ± {stderr:.2f} nats" in answer.out

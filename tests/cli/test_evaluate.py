@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from ancestral.bounds import Annealing
 from ancestral.cli.evaluate import Evaluate
-from ancestral.evaluation import Annealing, Ruler, evaluate
-from ancestral.runs import load_run
-from ancestral.samplers import SAMPLERS
+from ancestral.evaluation import Ruler, evaluate
+from ancestral.experiments.runs import load_run
+from ancestral.sampling import SAMPLERS
 from commands import call
 from tiny import blobs, images
 
@@ -97,7 +98,10 @@ def test_annealed_chains_both_ways_and_the_gaps(kind, runs, tmp_path):
     assert result.json()["log_likelihood"] == likelihood
     answer = call("evaluate", run, *small, *more)
     text = " ".join(answer.out.split())
-    assert f"log p(x) >= {likelihood['mean']:.4f} ± {likelihood['stderr']:.4f} nats (2 annealed" in text
+    assert (
+        f"log p(x) >= {likelihood['mean']:.4f} ± {likelihood['stderr']:.4f} nats (AIS-2, 2 chains annealed over"
+        in text
+    )
     for name in ("amortisation", "family of q"):
         assert f"{name} " in text
     assert f"gap of ais {found['bidirectional']['gap']['mean']:.4f}" in text
@@ -120,9 +124,17 @@ def test_the_curve_is_told_to_a_person(runs):
         ("vae", ("--bound", "iwae", "--samples", 1, "--bounds-picture", "a.png"), "with 2 samples or more"),
         ("vae", ("--bound", "ais", "--bounds-picture", "a.pdf"), "--bounds-picture is a.pdf; it must end in"),
         ("vae", ("--levels", "all"), "levels is all, for a VAE: its ELBO is of whole paths"),
-        ("ddpm", ("--bound", "ais"), "bound is ais for a DDPM: each of its gradients would take all T = 12"),
-        ("ddpm", ("--bound", "iwae"), "the usual 5000 of them 60000 an image. Say how many samples"),
-        ("ddpm", ("--bound", "iwae", "--samples", 5, "--bounds-picture", "a.png"), "q of a DDPM is fixed"),
+        (
+            "ddpm",
+            ("--bound", "ais"),
+            "bound is ais for a Diffusion: each of its gradients would take all T = 12",
+        ),
+        ("ddpm", ("--bound", "iwae"), "the usual 5000 of them 60000 an image. Give a number of samples"),
+        (
+            "ddpm",
+            ("--bound", "iwae", "--samples", 5, "--bounds-picture", "a.png"),
+            "q of a Diffusion is fixed",
+        ),
     ],
     ids=str,
 )
@@ -360,8 +372,16 @@ def test_features_and_the_table_of_sample_quality(runs):
         ("ddpm", ("--sampler-curve", "a.png", "--quality-steps", 3), "quality is 0; say --quality N"),
         ("ddpm", ("--sampler-curve", "a.pdf"), "--sampler-curve is a.pdf; it must end in .png"),
         ("vae", ("--sampler-curve", "a.png"), "a curve of samplers is for a ddpm, and this is a VAE"),
-        ("vae", ("--quality", 9, "--quality-steps", 3), "3 steps for a VAE: only a DDPM has levels"),
-        ("vae", ("--quality", 9, "--quality-sampler", "ddim"), "sampler ddim for a VAE: only a DDPM has"),
+        (
+            "vae",
+            ("--quality", 9, "--quality-steps", 3),
+            "3 steps for a VAE: only a diffusion model has levels",
+        ),
+        (
+            "vae",
+            ("--quality", 9, "--quality-sampler", "ddim"),
+            "sampler ddim for a VAE: only a diffusion model has",
+        ),
         ("ddpm", ("--quality", 9, "--quality-steps", 13), "steps is 13; it must be from 1 to 12"),
         ("vae", ("--quality", 9, "--quality-features", "classifier"), "the training data have no labels"),
     ],
@@ -431,7 +451,7 @@ def test_a_picture_of_posteriors(data, tmp_path):
     [
         ("vae", "a.png", "is for a vae of two latent numbers, and this is a VAE of 1 level(s)"),
         ("hvae", "a.png", "this is a LadderHVAE of 2 level(s)"),
-        ("ddpm", "a.png", "this is a DDPM of 12 level(s)"),
+        ("ddpm", "a.png", "this is a Diffusion of 12 level(s)"),
         ("vae", "a.pdf", "--posterior-picture is a.pdf; it must end in .png"),
     ],
 )
@@ -463,4 +483,4 @@ def test_continuous_time_is_evaluated_from_levels_at_random_and_has_no_sweep(dat
     for bound in ("iwae", "ais"):
         answer = call("evaluate", run, "--bound", bound, "--samples", 2)
         assert answer.status == 2
-        assert f"bound is {bound} for a ContinuousDDPM" in answer.message
+        assert f"bound is {bound} for a ContinuousDiffusion" in answer.message

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from ancestral.runs import RunFolder, load_run
+from ancestral.experiments.runs import RunFolder, load_run
 from commands import call
 
 KEYS = {

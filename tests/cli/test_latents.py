@@ -88,7 +88,10 @@ def test_mistakes_leave_nothing(runs, tmp_path):
         (["interpolate", run, "--out", tmp_path / "a.png", "--between", 0, 9_999], "Ask for fewer"),
         (["interpolate", run, "--out", tmp_path / "a.png", "--points", 1], "points"),
         (["score", run, "--out", tmp_path / "a.png"], "must end in .csv"),
-        (["score", run, "--out", tmp_path / "a.csv", "--levels", 3], "no random levels"),
+        (
+            ["score", run, "--out", tmp_path / "a.csv", "--levels", 3],
+            "no closed-form q(z_t|x) to estimate from random levels",
+        ),
         (["score", runs["ddpm on images"], "--out", tmp_path / "a.csv", "--bound", "iwae"], "useless"),
         (["score", tmp_path / "no", "--out", tmp_path / "a.csv"], "no run"),
     ):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import ancestral.cli
-import ancestral.runs
+import ancestral.experiments.runs
 from ancestral.config import DDPMConfig, HVAEConfig, TrainingConfig, VAEConfig
 from commands import Answer, call
 
@@ -194,7 +194,7 @@ MISFITS = [
     ("images", "vae --model.likelihood.kind bernoulli", "these are integers of 17 levels"),
     ("images", "vae --batch-size 39", "batch_size is 39 and the data have 38 training examples"),
     ("images", "ddpm --model.schedule linear --model.T 5", "beta_2 is 1.015; every beta_t must be in (0, 1)"),
-    ("images", "ddpm --model.loss simple", "variance is 'learned' and loss is 'simple'"),
+    ("images", "ddpm --model.loss simple", "variance is 'learned' and the loss is simple"),
     ("images", "ddpm --model.loss hybrid --model.variance beta", "Use variance 'learned', or loss 'simple'"),
     ("images", "ddpm --model.attention 7", "the levels' sides are 8, 4"),
     ("images", "ddpm --model.channels 4 4 4 4 4", "give at most 4 levels"),
@@ -342,7 +342,7 @@ def test_failures_are_one_line(error, status, message, monkeypatch):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(ancestral.runs, "train_run", fail)
+    monkeypatch.setattr(ancestral.experiments.runs, "train_run", fail)
     answer = call("train", "vae", "--data", "digits", "--out", "r")
     assert (answer.status, answer.out) == (status, "")
     (line,) = answer.err.splitlines()
@@ -353,7 +353,7 @@ def test_a_defect_shows_itself(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(ancestral.runs, "train_run", fail)
+    monkeypatch.setattr(ancestral.experiments.runs, "train_run", fail)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         call("train", "vae", "--data", "digits", "--out", "r")
 

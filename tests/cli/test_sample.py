@@ -14,11 +14,13 @@ import torch
 from PIL import Image
 
 import ancestral
+from ancestral._internal.randomness import RowNoise
 from ancestral.cli.sample import Sample
-from ancestral.diffusion import DDPM
-from ancestral.randomness import reseed
-from ancestral.runs import load_run
-from ancestral.samplers import SAMPLERS, SPACINGS
+from ancestral.core import walk
+from ancestral.experiments.runs import load_run
+from ancestral.models.diffusion import Denoiser, Diffusion
+from ancestral.sampling import SAMPLERS, SPACINGS, Sampler
+from ancestral.sampling.engine import MICRO_BATCH
 from commands import call
 
 KINDS = ("vae", "hvae", "ddpm")
@@ -78,12 +80,23 @@ def test_a_sample_is_the_models(runs, tmp_path):
     run = runs["hvae on images"]
     ours = drawn(run, tmp_path / "a.npz", "--n", 5, "--final", "draw", "--seed", 9, *FP32)["samples"]
     chain = load_run(run)
-    reseed(torch.device("cpu"), 9, 0)
-    assert np.array_equal(ours, chain.sample(5)[:, 0].numpy())
+    assert np.array_equal(ours, ancestral.draw(chain, 5, seed=9, precision="fp32")[:, 0].numpy())
+    noise = walk.noise(RowNoise(9, 0, MICRO_BATCH["cpu"]))
+    with torch.no_grad():
+        _, last = walk.generated(chain, MICRO_BATCH["cpu"], noise)
+        assert np.array_equal(ours, walk.final_value(last, "draw", noise)[:5, 0].numpy())
+
+
+def test_more_samples_begin_with_the_same_ones(runs, tmp_path):
+    for kind in KINDS:
+        few, many = (
+            drawn(runs[f"{kind} on images"], tmp_path / "a.npz", "--n", n)["samples"] for n in (2, 40)
+        )
+        assert np.array_equal(few, many[:2])
 
 
 def test_batches_are_drawn_apart(runs, tmp_path):
-    """No two batches are the same; the last one is smaller."""
+    """No two batches are the same; the last one is cut."""
     samples = drawn(runs["vae on images"], tmp_path / "a.npz", "--n", 7, "--batch-size", 3)["samples"]
     assert samples.shape == (7, 8, 8)
     assert len({image.tobytes() for image in samples}) == 7
@@ -101,15 +114,13 @@ def test_a_picture_is_a_grid(runs, tmp_path):
 
 
 def test_a_ddpm_takes_fewer_steps(runs, tmp_path, monkeypatch):
-    run, predict, calls = runs["ddpm on images"], DDPM.predict, []
+    run, calls = runs["ddpm on images"], []
     full = drawn(run, tmp_path / "a.npz", "--n", 3)["samples"]
     assert np.array_equal(drawn(run, tmp_path / "b.npz", "--n", 3, "--steps", 12)["samples"], full)
 
-    def noted(self, z, t, s=None):
-        calls.append((t, s))
-        return predict(self, z, t, s)
-
-    monkeypatch.setattr(DDPM, "predict", noted)
+    step, last = Denoiser.step, Denoiser.last
+    monkeypatch.setattr(Denoiser, "step", lambda self, *of: calls.append(of[2:]) or step(self, *of))
+    monkeypatch.setattr(Denoiser, "last", lambda self, *of: calls.append((of[2], 0)) or last(self, *of))
     fewer = drawn(run, tmp_path / "c.npz", "--n", 3, "--steps", 4)["samples"]
     assert calls == [(12, 8), (8, 5), (5, 1), (1, 0)]
     assert fewer.shape == full.shape
@@ -158,24 +169,23 @@ def test_the_samplers_offered_are_those_there_are():
 @pytest.mark.parametrize("options", [(), ("--spacing", "diffusers")])
 @pytest.mark.parametrize("name", SAMPLERS[1:])
 def test_a_ddpm_has_other_samplers(name, options, runs, tmp_path, monkeypatch):
-    run, ask, calls = runs["ddpm on images"], DDPM.ask, []
+    run, ask, calls = runs["ddpm on images"], Diffusion.ask, []
 
-    def noted(self, z, time):
+    def noted(self, z, time, condition=None):
         calls.append(len(z))
-        return ask(self, z, time)
+        return ask(self, z, time, condition)
 
-    monkeypatch.setattr(DDPM, "ask", noted)
+    monkeypatch.setattr(Diffusion, "ask", noted)
     options = ("--sampler", name, "--steps", 5, "--n", 6, "--seed", 3, *options)
     samples = drawn(run, tmp_path / "a.npz", *options)["samples"]
-    assert calls == [6] * (9 if name == "heun" else 5)
+    assert calls == [MICRO_BATCH["cpu"]] * (9 if name == "heun" else 5)
     assert (samples.shape, samples.dtype) == ((6, 8, 8), np.float32)
     assert samples.min() >= 0
     assert samples.max() <= 16
     # As in Python, from the seed on.
     spacing = options[-1] if "--spacing" in options else None
-    reseed(torch.device("cpu"), 3, 0)
-    sampler = ancestral.Sampler(name, 5, spacing=spacing)
-    expected = ancestral.draw(load_run(run), 6, sampler=sampler, final="mean")
+    sampler = Sampler.named(name, 5, spacing=spacing)
+    expected = ancestral.draw(load_run(run), 6, sampler=sampler, final="mean", seed=3)
     assert np.array_equal(samples, expected[:, 0].numpy())
     # The way there ends at the same samples.
     arrays = drawn(run, tmp_path / "b.npz", *options, "--trajectory")
@@ -212,8 +222,10 @@ def test_networks_compute_in_the_precision_asked_for(kind, runs, tmp_path):
     full, half = (
         drawn(run, tmp_path / "a.npz", *options, "--precision", name)["samples"] for name in ("fp32", "bf16")
     )
-    reseed(torch.device("cpu"), 2, 0)
-    assert np.array_equal(full, load_run(run).sample(5, final="mean")[:, 0].numpy())
+    chain = load_run(run)
+    with torch.no_grad():
+        _, last = walk.generated(chain, MICRO_BATCH["cpu"], walk.noise(RowNoise(2, 0, MICRO_BATCH["cpu"])))
+    assert np.array_equal(full, last.mean[:5, 0].numpy())
     assert not np.array_equal(full, half)
     assert full.dtype == half.dtype
     assert np.abs(full - half).mean() < 0.1

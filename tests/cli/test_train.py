@@ -19,7 +19,7 @@ from ancestral.config import (
     TrainingConfig,
     VAEConfig,
 )
-from ancestral.runs import RunFolder, train_run
+from ancestral.experiments.runs import RunFolder, train_run
 from commands import call
 
 FAST = ("--steps", 2, "--batch-size", 8, "--device", "cpu")

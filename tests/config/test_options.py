@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from ancestral.chain import Chain
 from ancestral.config import (
     DataConfig,
     DDPMConfig,
@@ -24,8 +23,10 @@ from ancestral.config import (
     TrainingConfig,
     VAEConfig,
 )
+from ancestral.core.chain import Chain
 from ancestral.data import Dataset
-from ancestral.runs import RunFolder, train_run
+from ancestral.experiments.runs import RunFolder, train_run
+from ancestral.training.objective import objective_of
 from tiny import MODELS, TRAINING, blobs, built, images, saved_images, vectors
 
 IMAGES, VECTORS = images(40), vectors(60, dims=6)
@@ -168,13 +169,14 @@ def mark(model: ModelConfig, data: Dataset) -> tuple[Any, ...]:
     """What can be told from outside: the parameters' shapes, a batch's loss for given draws, its gradient."""
     torch.manual_seed(0)
     chain: Chain = built(model, data).train()
-    chain.at_step(0)
+    objective = objective_of(chain)
+    objective.at_step(0)
     with torch.no_grad():
         for parameter in chain.parameters():
             # Layers that start at zero would hide what lies before them.
             parameter.add_(0.05 * torch.randn(parameter.shape))
     torch.manual_seed(1)
-    loss = chain.training_loss(data.train.x[:8]).value
+    loss = objective(chain, data.train.x[:8]).value
     slopes = torch.autograd.grad(loss, list(chain.parameters()), materialize_grads=True)
     shapes = [(name, tuple(p.shape)) for name, p in chain.named_parameters()]
     return chain.T, shapes, float(loss.detach()), sum(float(slope.square().sum()) for slope in slopes)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ancestral.elbo import Elbo, Reweighting
+from ancestral.core.elbo import Elbo
+from ancestral.objectives import NegativeElbo
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -49,19 +50,19 @@ def test_detach():
 
 
 @pytest.mark.parametrize(
-    ("weights", "value"),
+    ("objective", "value"),
     [
-        (Reweighting(), 21.0 + 0.4 + 3.0 + 1.0),
-        (Reweighting(beta=0.0), 21.0),
-        (Reweighting(beta=2.5), 21.0 + 2.5 * 4.4),
-        (Reweighting(free_bits=0.5), 21.0 + 0.5 + 3.0 + 1.0),
-        (Reweighting(free_bits=2.0), 21.0 + 2.0 + 3.0 + 2.0),
-        (Reweighting(beta=0.1, free_bits=2.0), 21.0 + 0.1 * (2.0 + 3.0 + 2.0)),
-        (Reweighting(free_bits=100.0), 21.0 + 300.0),
+        (NegativeElbo(), 21.0 + 0.4 + 3.0 + 1.0),
+        (NegativeElbo(beta=0.0), 21.0),
+        (NegativeElbo(beta=2.5), 21.0 + 2.5 * 4.4),
+        (NegativeElbo(free_bits=0.5), 21.0 + 0.5 + 3.0 + 1.0),
+        (NegativeElbo(free_bits=2.0), 21.0 + 2.0 + 3.0 + 2.0),
+        (NegativeElbo(beta=0.1, free_bits=2.0), 21.0 + 0.1 * (2.0 + 3.0 + 2.0)),
+        (NegativeElbo(free_bits=100.0), 21.0 + 300.0),
     ],
 )
-def test_loss_values(weights, value):
-    loss = weights.loss(elbo())
+def test_loss_values(objective, value):
+    loss = objective.weighted(elbo())
     assert float(loss.value) == pytest.approx(value)
     # What is reported is the terms themselves, whatever their weights.
     reported = {name: float(term) for name, term in loss.terms.items()}
@@ -79,40 +80,53 @@ def test_loss_values(weights, value):
     ],
 )
 def test_loss_values_in_a_warm_up(weight, balance, value):
-    loss = Reweighting(kl_warmup=10, kl_balance=balance).loss(elbo(), kl_weight=torch.tensor(weight))
+    objective = NegativeElbo(kl_warmup=20, kl_balance=balance)
+    objective.at_step(round(20 * weight) - 1)
+    loss = objective.weighted(elbo())
     assert float(loss.value) == pytest.approx(value)
     reported = {name: float(term) for name, term in loss.terms.items()}
     assert reported == pytest.approx({"reconstruction": 21.0, "matching": 3.4, "prior": 1.0})
 
 
 def test_weights_of_a_warm_up():
-    weights = Reweighting(kl_warmup=4)
-    assert [weights.kl_weight(step) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-    assert Reweighting().kl_weight(0) == 1.0
+    objective, found = NegativeElbo(kl_warmup=4), []
+    # Until it is told a step it is as after the warm-up.
+    assert float(objective.kl_weight) == 1.0
+    weight = objective.kl_weight
+    for step in range(6):
+        objective.at_step(step)
+        found.append(float(objective.kl_weight))
+    assert found == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    # It is changed in place, so that a compiled step sees it.
+    assert objective.kl_weight is weight
+    plain = NegativeElbo()
+    plain.at_step(0)
+    assert plain.kl_weight is None
 
 
 def test_no_gradient_goes_through_the_balance():
     bound = elbo(grad=True)
-    weights = Reweighting(kl_warmup=4, kl_balance=True)
-    weights.loss(bound, kl_weight=torch.tensor(0.5)).value.backward()
+    objective = NegativeElbo(kl_warmup=4, kl_balance=True)
+    objective.at_step(1)
+    objective.weighted(bound).value.backward()
     share = 0.5 * torch.tensor([0.41, 3.01]) / (4.43 / 3) / 3
     torch.testing.assert_close(bound.matching.grad, share.expand(3, 2))
 
 
 def test_balancing_needs_a_warm_up():
     with pytest.raises(ValueError, match="balancing ends with the warm-up"):
-        Reweighting(kl_balance=True)
+        NegativeElbo(kl_balance=True)
 
 
-def gradients(weights: Reweighting) -> tuple[Tensor, ...]:
+def gradients(objective: NegativeElbo) -> tuple[Tensor, ...]:
     bound = elbo(grad=True)
-    weights.loss(bound).value.backward()
+    objective.weighted(bound).value.backward()
     return bound.reconstruction.grad, bound.matching.grad, bound.prior.grad
 
 
 def test_a_level_below_its_free_bits_has_no_gradient():
     """Of the batch mean of a level (Kingma et al. 2016, eq. 15), not of each example."""
-    reconstruction, matching, prior = gradients(Reweighting(beta=2.0, free_bits=1.5))
+    reconstruction, matching, prior = gradients(NegativeElbo(beta=2.0, free_bits=1.5))
     third = torch.full((3,), 1 / 3)
     torch.testing.assert_close(reconstruction, third)
     torch.testing.assert_close(matching, torch.stack([0 * third, 2 * third], dim=1))
@@ -121,25 +135,25 @@ def test_a_level_below_its_free_bits_has_no_gradient():
 
 def test_the_plain_loss_is_minus_the_mean_bound():
     bound = elbo()
-    assert float(Reweighting().loss(bound).value) == pytest.approx(-float(bound.total.mean()))
-    assert not any(term.requires_grad for term in Reweighting().loss(elbo(grad=True)).terms.values())
+    assert float(NegativeElbo().weighted(bound).value) == pytest.approx(-float(bound.total.mean()))
+    assert not any(term.requires_grad for term in NegativeElbo().weighted(elbo(grad=True)).terms.values())
 
 
 def test_names():
-    assert Reweighting().name == "negative ELBO"
-    assert Reweighting(kl_warmup=9).name == "negative ELBO, re-weighted (KL warm-up over 9 steps)"
-    assert "balanced KL warm-up" in Reweighting(kl_warmup=9, kl_balance=True).name
-    assert Reweighting(beta=0.5).name == "negative ELBO, re-weighted (beta = 0.5)"
+    assert NegativeElbo().name == "negative ELBO"
+    assert NegativeElbo(kl_warmup=9).name == "negative ELBO, re-weighted (KL warm-up over 9 steps)"
+    assert "balanced KL warm-up" in NegativeElbo(kl_warmup=9, kl_balance=True).name
+    assert NegativeElbo(beta=0.5).name == "negative ELBO, re-weighted (beta = 0.5)"
     assert (
-        Reweighting(beta=2.0, free_bits=0.1).name
+        NegativeElbo(beta=2.0, free_bits=0.1).name
         == "negative ELBO, re-weighted (beta = 2, free bits = 0.1 nats)"
     )
 
 
 def test_negative_weights_are_refused():
     with pytest.raises(ValueError, match="beta is -1; it must be"):
-        Reweighting(beta=-1.0)
+        NegativeElbo(beta=-1.0)
     with pytest.raises(ValueError, match=r"free_bits is -0\.1"):
-        Reweighting(free_bits=-0.1)
+        NegativeElbo(free_bits=-0.1)
     with pytest.raises(ValueError, match="beta is nan"):
-        Reweighting(beta=math.nan)
+        NegativeElbo(beta=math.nan)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ancestral.config import DataConfig, RunConfig
-from ancestral.runs import RunFolder, load_data_of
-from ancestral.spec import DataSpec
+from ancestral.core.spec import DataSpec
+from ancestral.experiments.runs import RunFolder, load_data_of
 from ancestral.training.loop import check_fits
 from tiny import MODELS, TRAINING, blobs, built, images, vectors
 

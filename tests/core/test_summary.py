@@ -10,18 +10,18 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent
 
 from ancestral import Summary
-from ancestral.build import build_chain
-from ancestral.chain import Chain
-from ancestral.compare import Compared, latent_dims
-from ancestral.comparison_table import table
 from ancestral.config import FlowConfig, HVAEConfig, LikelihoodConfig, VAEConfig
+from ancestral.core.chain import Chain
+from ancestral.core.spec import DataSpec
 from ancestral.distributions import DiagonalNormal, standard_normal
-from ancestral.hierarchical import MarkovHVAE
-from ancestral.likelihoods import Likelihood
-from ancestral.posteriors import DiagonalPosterior, FullPosterior, Posterior
-from ancestral.scaling import Scaling
-from ancestral.spec import DataSpec
-from ancestral.vae import VAE
+from ancestral.experiments.build import build_chain
+from ancestral.experiments.compare import Compared, latent_dims
+from ancestral.experiments.comparison_table import table
+from ancestral.models import MarkovHVAE
+from ancestral.models.vae import VAE
+from ancestral.parts.likelihoods import Likelihood
+from ancestral.parts.posteriors import DiagonalPosterior, FullPosterior, Posterior
+from ancestral.parts.scaling import Scaling
 from tiny import MODELS
 
 GREY, BITS, PLANE = DataSpec((1, 8, 8), 17), DataSpec((1, 8, 8), 2), DataSpec((2,))

@@ -24,6 +24,15 @@ def grey(*, levels: int = 17, n: int = 200) -> Raw:
 # Batches ----------------------------------------------------------------------------------------------
 
 
+def test_a_slice_of_a_split_keeps_examples_and_labels_together() -> None:
+    split = Split(torch.arange(10.0).reshape(5, 2), torch.arange(5))
+    some = split[1:3]
+    assert torch.equal(some.x, split.x[1:3])
+    assert torch.equal(some.labels, torch.tensor([1, 2]))
+    assert split[:2].labels is not None
+    assert Split(split.x)[:2].labels is None
+
+
 def test_batch_is_the_rows_asked_for() -> None:
     data = assemble(grey())
     index = torch.tensor([5, 0, 5, len(data.train) - 1])

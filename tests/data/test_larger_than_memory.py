@@ -74,7 +74,8 @@ import re, resource, sys
 from pathlib import Path
 import numpy as np, torch._dynamo, pyarrow.compute, pyarrow.csv, pyarrow.parquet
 from ancestral import TrainingConfig, VAEConfig, build_chain, evaluate, fit
-from ancestral.data import Rows, load_data, sources, tables
+from ancestral.data import Rows, load_data, sources
+from ancestral.data.readers import tables
 
 def private():
     return int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
@@ -209,6 +210,7 @@ except (RuntimeError, MemoryError) as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no such limit, or no /proc")
 def test_a_folder_of_images_larger_than_memory_trains_from_the_cache(tmp_path: Path) -> None:
     """Small files that become 319 MiB of pixels; the processes that decode them are under the limit too."""

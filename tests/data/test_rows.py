@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from ancestral.build import build_chain
 from ancestral.config import TrainingConfig, VAEConfig
 from ancestral.data import Dataset, Examples, Rows, content_hash, load_data, rows, sources
 from ancestral.evaluation import evaluate
-from ancestral.scaling import Scaling
+from ancestral.experiments.build import build_chain
+from ancestral.parts.scaling import Scaling
 from ancestral.training import TrainingState, train
 
 RNG = np.random.default_rng(11)

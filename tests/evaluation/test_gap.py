@@ -9,20 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ancestral.build import build_chain
+from ancestral.bounds import Annealing, Estimate, Fitting
+from ancestral.bounds.fitted import fitted_elbo
 from ancestral.cli.bounds import _gap_lines
 from ancestral.config import HVAEConfig, VAEConfig
-from ancestral.evaluation import (
-    Annealing,
-    Estimate,
-    Fitting,
-    bound_gaps,
-    evaluate,
-    fitted_elbo,
-    save_gaps,
-)
-from ancestral.schedules import Schedule
-from ancestral.spec import DataSpec
+from ancestral.core.spec import DataSpec
+from ancestral.evaluation import bound_gaps, evaluate, save_gaps
+from ancestral.experiments.build import build_chain
+from ancestral.models.diffusion.schedules import Schedule
 from bit_vae import BitVAE, by_quadrature
 from gaussian_ddpm import gaussian_ddpm
 from linear_gaussian import LinearVAE
@@ -238,7 +232,7 @@ def test_picture_table_and_json(tmp_path):
 def test_mistakes():
     mean = torch.zeros(2)
     ddpm = gaussian_ddpm(Schedule.linear(4, first=0.1, last=0.6), mean, torch.eye(2))
-    with pytest.raises(ValueError, match=r"q of a DDPM is fixed.*nothing to fit"):
+    with pytest.raises(ValueError, match=r"q of a Diffusion is fixed.*nothing to fit"):
         fitted_elbo(ddpm, torch.zeros(3, 2))
     joint = Joint(1, torch.zeros(1), torch.eye(1)).extend(
         0, [1], Affine(torch.ones(3, 1), torch.zeros(3), torch.eye(3))

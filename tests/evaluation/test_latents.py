@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch.distributions import Distribution
 
-from ancestral.evaluation import interpolate, reconstruct, walk
+from ancestral._internal.randomness import RowNoise, reseed
+from ancestral.core.walk import generate, infer
+from ancestral.evaluation import interpolate, latent_walk, reconstruct
 from ancestral.evaluation.latents import _PATH, decode, default_levels, encode, spherical
-from ancestral.marginal import MarginalChain
-from ancestral.randomness import reseed
-from ancestral.schedules import Schedule
+from ancestral.models.diffusion.schedules import Schedule
+from ancestral.sampling import Ancestral, draw
 from gaussian_ddpm import gaussian_ddpm
 from tiny import MODELS, built, images
 
@@ -51,19 +52,19 @@ def test_the_spherical_path():
     assert spherical(torch.zeros(1, 2), torch.zeros(1, 2), 0.5).eq(0.0).all()
 
 
-def test_a_whole_code_is_decoded_to_the_mean_of_its_paths_last_law(chain, data):
-    """Worked out from the laws themselves: the noise of a code is undone exactly."""
+def test_a_whole_code_is_decoded_to_the_mean_of_its_paths_last_distribution(chain, data):
+    """Worked out from the distributions themselves: the noise of a code is undone exactly."""
     x = data.test.x[:4]
     found = decode(chain, encode(chain, x, seed=3), seed=3)
     reseed(CPU, 3, _PATH)
     with torch.no_grad():
-        if isinstance(chain, MarginalChain):
+        if chain.single_levels:
             z = chain.q_marginal(chain.features(x), torch.ones(4, dtype=torch.long)).sample()
-            law = chain.p_step(z, 1)
+            last = chain.p_step(z, 1)
         else:
-            links = {link.t: link for link in chain.path(x)}
-            law = links[0].p
-    torch.testing.assert_close(found, law.mean, rtol=1e-4, atol=1e-4)
+            links = {link.t: link for link in infer(chain, x)}
+            last = links[0].p
+    torch.testing.assert_close(found, last.mean, rtol=1e-4, atol=1e-4)
 
 
 def test_reconstructions_have_the_datas_units_and_leave_randomness_alone(chain, data):
@@ -96,7 +97,7 @@ def test_the_ends_of_an_interpolation_are_reconstructions(chain, data):
 
 
 def test_a_walk(chain):
-    found = walk(chain, 3, points=4, steps=6)
+    found = latent_walk(chain, 3, points=4, steps=6)
     assert found.shape == (3, 4, *chain.spec.shape)
     assert found.isfinite().all()
     steps = (found[:, 1:] - found[:, :-1]).flatten(2).norm(dim=2)
@@ -125,15 +126,17 @@ def test_a_ddpm_with_the_best_network_keeps_what_noise_leaves():
 def test_descending_visits_the_levels_it_is_told_to():
     chain = gaussian_ddpm(Schedule.cosine(20), torch.zeros(2), torch.eye(2))
     z = torch.randn(3, 2)
-    levels = [t for t, _ in chain.descend(z, 12, steps=4)]
-    assert levels[-1] == 0
-    assert len(levels) == 4
-    assert all(t < 12 for t in levels)
-    *_, (last, law) = MarginalChain.descend(chain, z, 12)
+    levels = [t for t, _ in Ancestral(4).states(chain, 3, RowNoise(0, 0, 3), start=(12, z))]
+    assert (levels[0], levels[-1]) == (12, 0)
+    assert len(levels) == 5
+    assert all(t < 12 for t in levels[1:])
+    *before, (last, distribution) = generate(chain, 3, start=(12, z))
+    assert [t for t, _ in before] == list(range(12, 0, -1))
+    assert torch.equal(before[0][1], z)
     assert last == 0
-    assert isinstance(law, Distribution)
-    with pytest.raises(ValueError, match="visits each of its levels"):
-        list(MarginalChain.descend(chain, z, 12, steps=4))
+    assert isinstance(distribution, Distribution)
+    with pytest.raises(ValueError, match="only a diffusion model has levels to leave out"):
+        draw(built(MODELS["ladder"], images()), 3, sampler=Ancestral(1))
 
 
 def test_default_levels():
@@ -150,4 +153,4 @@ def test_mistakes(chain, data):
     with pytest.raises(ValueError, match="as many"):
         interpolate(chain, x, data.test.x[:3])
     with pytest.raises(ValueError, match="points"):
-        walk(chain, 2, points=1)
+        latent_walk(chain, 2, points=1)

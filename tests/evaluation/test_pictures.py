@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from ancestral.core.spec import DataSpec
 from ancestral.evaluation import save_comparison, save_picture, save_trajectory
-from ancestral.spec import DataSpec
 
 GREY = 96
 """Of the lines between images."""

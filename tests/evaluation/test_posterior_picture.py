@@ -9,11 +9,11 @@ from PIL import Image
 from torch import nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
+from ancestral.core.spec import DataSpec
 from ancestral.evaluation import posterior_grids, save_posteriors
-from ancestral.likelihoods import GaussianLikelihood
-from ancestral.scaling import Scaling
-from ancestral.spec import DataSpec
-from ancestral.vae import VAE
+from ancestral.models.vae import VAE
+from ancestral.parts.likelihoods import GaussianLikelihood
+from ancestral.parts.scaling import Scaling
 from tiny import MODELS, built, images, vectors
 
 SPEC = DataSpec((3,))

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from ancestral.evaluation import importance_curve
-from ancestral.schedules import Schedule
+from ancestral.bounds.iwae import importance_curve
+from ancestral.core.walk import log_joint
+from ancestral.models.diffusion.schedules import Schedule
 from covering import REPETITIONS, coverage, is_95_percent
 from gaussian_ddpm import expected_terms, gaussian_ddpm
 from linear_gaussian import LinearVAE
@@ -27,7 +28,7 @@ def bounds_by_quadrature(vae: LinearVAE) -> tuple[float, float]:
     q = vae.q_top(vae.features(x))
     z = q.loc + q.scale * nodes  # (x, node)
     flat = z.flatten()[:, None]
-    prior, likelihood = vae.log_joint(x.repeat_interleave(len(nodes), dim=0), [flat])
+    prior, likelihood = log_joint(vae, x, [flat])
     log_q = -0.5 * nodes.square() - 0.5 * np.log(2 * np.pi) - q.scale.log()
     log_w = (prior + likelihood).detach().unflatten(0, z.shape) - log_q
     pairs = torch.logaddexp(log_w[:, :, None], log_w[:, None, :]) - np.log(2.0)

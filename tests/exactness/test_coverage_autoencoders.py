@@ -6,16 +6,17 @@ Data are drawn from the model itself, so that the mean of log p(x) is −H(x).
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from ancestral import evaluate
-from ancestral.evaluation import Annealing, Fitting, bidirectional, fitted_elbo
+from ancestral.bounds import Annealing, Curve, Fitting, WeightedBounded
+from ancestral.bounds.fitted import fitted_elbo
+from ancestral.evaluation import Tighter, bidirectional
 from ancestral.evaluation.gap import Gaps, Rung
-from ancestral.evaluation.importance import Curve
-from ancestral.evaluation.tighter import Tighter
 from covering import REPETITIONS, coverage, covered, is_95_percent, values_of_estimates
 from linear_gaussian import LinearVAE
 from toys import randn
@@ -45,6 +46,7 @@ def entropy(vae: LinearVAE) -> float:
     return 0.5 * float(D * math.log(2.0 * math.pi * math.e * vae.noise**2) + logs)
 
 
+@pytest.mark.slow
 def test_the_elbo_and_a_weighted_bound_as_evaluate_tells_them():
     """1,000 calls on as many data sets; so many weights are all but exact."""
     vae = model(0.6, shift=0.2, width=1.2)
@@ -65,12 +67,14 @@ def matched(vae: LinearVAE) -> tuple[float, float]:
     return with_own - float(vae.weight.detach().square().sum()) / vae.noise**2, with_own
 
 
+@pytest.mark.slow
 def test_annealed_bounds_as_evaluate_tells_them():
     vae = model()
     found = evaluate(vae, drawn(vae), bound="ais", annealing=Annealing(12, 1), batch_size=AT_ONCE)
     assert is_95_percent(coverage(found.tighter.curve.best, -entropy(vae)))
 
 
+@pytest.mark.slow
 def test_one_temperature_as_evaluate_tells_it():
     """log w is log p(x|z) at a z of the prior then, whose mean is far from log p(x)'s: all is known."""
     vae = model()
@@ -86,6 +90,7 @@ def both_sides(monkeypatch: pytest.MonkeyPatch, vae: LinearVAE, **options) -> li
     return values_of_estimates(monkeypatch, lambda: bidirectional(vae, n, batch_size=AT_ONCE, **options))
 
 
+@pytest.mark.slow
 def test_bounds_from_both_sides(monkeypatch):
     vae = model()
     lower, upper, gap = both_sides(monkeypatch, vae, options=Annealing(12, 1))
@@ -96,6 +101,7 @@ def test_bounds_from_both_sides(monkeypatch):
     assert is_95_percent(coverage(gap, float(gap.mean())))
 
 
+@pytest.mark.slow
 def test_bounds_from_both_sides_of_one_temperature(monkeypatch):
     """Down from z's own x there is no transition: the upper bound is log p(x|z)."""
     vae = model()
@@ -112,12 +118,14 @@ def gaps_of(vae: LinearVAE) -> list[Gaps]:
     x = drawn(vae, REPETITIONS * examples)
     fitting = Fitting(steps=70, samples=1, test_samples=6)
     fitted = fitted_elbo(vae, x, fitting=fitting)
-    curve = evaluate(vae, x, bound="iwae", samples=20, batch_size=AT_ONCE).tighter.curve
+    tighter = evaluate(vae, x, bound="iwae", samples=20, batch_size=AT_ONCE).tighter
+    curve, gaps = tighter.curve, []
     columns = (fitted, curve.values, curve.effective)
-    return [
-        Gaps.of(own, [Tighter(Curve(curve.counts, values, effective))], fitting=fitting)
-        for own, values, effective in zip(*(one.split(examples) for one in columns), strict=True)
-    ]
+    for own, values, effective in zip(*(one.split(examples) for one in columns), strict=True):
+        part = Curve(curve.counts, values, effective)
+        measurement = replace(tighter.measurement, found=WeightedBounded(part.best, None, None, part))
+        gaps.append(Gaps.of(own, [Tighter(measurement)], fitting=fitting))
+    return gaps
 
 
 def _weighted(gaps: Gaps) -> Rung:
@@ -125,6 +133,7 @@ def _weighted(gaps: Gaps) -> Rung:
     return rung
 
 
+@pytest.mark.slow
 def test_the_gaps_of_amortisation_and_of_the_family():
     """What few steps leave to gain is no part of an error bar: the mean of all repetitions has it, too."""
     vae = model(0.6, shift=0.2, width=1.2)

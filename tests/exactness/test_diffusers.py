@@ -9,10 +9,12 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from ancestral.diffusion import DDPM
-from ancestral.scaling import Scaling
-from ancestral.schedules import Schedule, posterior, strided
-from ancestral.spec import DataSpec
+from ancestral._internal.randomness import GeneratorNoise
+from ancestral.core.spec import DataSpec
+from ancestral.models.diffusion import PARAMETRIZATIONS, Diffusion, variance_of
+from ancestral.models.diffusion.schedules import Schedule, posterior, strided
+from ancestral.parts.scaling import Scaling
+from ancestral.sampling import Ancestral
 
 SCHEDULES: dict[str, Callable[[int], Schedule]] = {
     "linear": lambda T: Schedule.linear(T, first=1e-4, last=0.02),
@@ -58,20 +60,17 @@ class Network(nn.Module):
         return 0.9 * torch.cos(z)
 
 
-def ours(name: str, T: int, *, prediction: str = "noise", variance: str = "posterior") -> DDPM:
-    spec = DataSpec((2, 3, 3))
-    scaling = Scaling(spec).double()
+def ours(name: str, T: int, *, prediction: str = "noise", variance: str = "posterior") -> Diffusion:
+    scaling = Scaling(DataSpec((2, 3, 3)))
     scaling.shift += 0.5
     scaling.scale *= 3.0
-    return DDPM(
+    return Diffusion(
         Network(learned=variance == "learned"),
-        schedule=SCHEDULES[name](T),
+        SCHEDULES[name](T),
         scaling=scaling,
-        spec=spec,
-        prediction=prediction,
-        variance=variance,
-        loss="vlb",
-    )
+        parametrization=PARAMETRIZATIONS[prediction],
+        variance=variance_of(variance),
+    ).double()
 
 
 def images(n: int = 4) -> Tensor:
@@ -99,11 +98,10 @@ def test_noising(name):
     scheduler, chain = theirs(name, 1000), ours(name, 1000)
     t = torch.tensor([1, 2, 500, 1000])
     x, eps = images(), images()
-    law = chain.q_marginal(x, t)
-    torch.testing.assert_close(law.loc + law.scale * eps, scheduler.add_noise(x, eps, t - 1))
-    k = chain.coefficients(x, t)
-    chain.prediction = "velocity"
-    velocity = chain.from_data(x, law.loc + law.scale * eps, k)
+    q = chain.q_marginal(x, t)
+    z = q.loc + q.scale * eps
+    torch.testing.assert_close(z, scheduler.add_noise(x, eps, t - 1))
+    velocity = PARAMETRIZATIONS["velocity"].from_data(x, z, chain.closed_forms(x, t))
     torch.testing.assert_close(velocity, scheduler.get_velocity(x, eps, t - 1), rtol=1e-8, atol=1e-8)
 
 
@@ -148,19 +146,20 @@ def test_one_reverse_step(name, prediction, variance):
     T = 40
     scheduler = theirs(name, T, prediction_type=PREDICTIONS[prediction], variance_type=VARIANCES[variance])
     chain = ours(name, T, prediction=prediction, variance=variance)
-    z = images()
+    denoise, z = chain.denoiser(), images()
     for t in (T, 17, 2):
         out = chain.network(z, torch.full((4,), t / T, dtype=torch.float64))
         if variance == "learned":
             out[:, 2:] = Network.variance(z)
         mean, sigma = their_step(scheduler, out, t, z)
-        law = chain.reverse(z, t)
-        torch.testing.assert_close(law.mean, mean, rtol=1e-8, atol=1e-8)
-        torch.testing.assert_close(law.variance.sqrt(), sigma.abs(), rtol=1e-7, atol=1e-9)
+        for step in (chain.p_step(z, t), denoise.step(denoise(z, denoise.level(t)), z, t, t - 1)):
+            torch.testing.assert_close(step.mean, mean, rtol=1e-8, atol=1e-8)
+            torch.testing.assert_close(step.variance.sqrt(), sigma.abs(), rtol=1e-7, atol=1e-9)
     # Their last step is a point: the mean of ours, in the data's units.
     out = chain.network(z, torch.full((4,), 1 / T, dtype=torch.float64))
     point = scheduler.step(out if variance != "learned" else out[:, :2], 0, z).prev_sample
-    torch.testing.assert_close(chain.reverse(z, 1).mean, chain.scaling.inverse(point), rtol=1e-8, atol=1e-8)
+    for last in (chain.p_step(z, 1), denoise.last(denoise(z, denoise.level(1)), z, 1)):
+        torch.testing.assert_close(last.mean, chain.scaling.inverse(point), rtol=1e-8, atol=1e-8)
 
 
 @each_schedule
@@ -174,7 +173,8 @@ def test_a_whole_trajectory(name, variance, steps):
     chain = ours(name, T, variance=variance)
     scheduler.set_timesteps(timesteps=[t - 1 for t in strided(T, steps)])
     torch.manual_seed(7)
-    states = [state for _, state in chain.generate(4, steps=steps)]
+    noise = GeneratorNoise(torch.default_generator)
+    *states, end = [state for _, state in Ancestral(steps).states(chain, 4, noise)]
     torch.manual_seed(7)
     z = images()
     for i, t in enumerate(scheduler.timesteps.tolist()):
@@ -182,11 +182,11 @@ def test_a_whole_trajectory(name, variance, steps):
         out = chain.network(z, torch.full((4,), (t + 1) / T, dtype=torch.float64))
         stepped = scheduler.step(out, t, z)
         z = stepped.prev_sample
-    # The last step lands on the data: ours is a law around their point.
+    # The last step lands on the data: ours is a distribution around their point.
     torch.testing.assert_close(
-        states[-1].mean, chain.scaling.inverse(stepped.pred_original_sample), rtol=1e-7, atol=1e-7
+        end.distribution.mean, chain.scaling.inverse(stepped.pred_original_sample), rtol=1e-7, atol=1e-7
     )
-    assert len(states) == steps + 1
+    assert len(states) == steps
 
 
 @pytest.mark.parametrize(("T", "steps"), [(1000, 1000), (1000, 50), (1000, 10), (100, 10), (100, 2)])

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ancestral.build import build_chain
-from ancestral.chain import Chain
+from ancestral.bounds import log_likelihood
 from ancestral.config import DDPMConfig, HVAEConfig, LikelihoodConfig, VAEConfig
+from ancestral.core.chain import Chain
+from ancestral.core.spec import DataSpec
 from ancestral.distributions import DiagonalNormal
-from ancestral.evaluation import log_likelihood
-from ancestral.hierarchical import MarkovHVAE
-from ancestral.spec import DataSpec
-from ancestral.vae import VAE
+from ancestral.experiments.build import build_chain
+from ancestral.models import MarkovHVAE
+from ancestral.models.vae import VAE
 
 pytestmark = pytest.mark.usefixtures("float64")
 

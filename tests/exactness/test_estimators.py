@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from ancestral.diffusion import DDPM, PREDICTIONS
+from ancestral.bounds import Estimate
 from ancestral.evaluation import evaluate
-from ancestral.evaluation.estimate import Estimate
-from ancestral.schedules import Schedule
+from ancestral.models.diffusion import PARAMETRIZATIONS, Diffusion
+from ancestral.models.diffusion.schedules import Schedule
+from ancestral.objectives import Hybrid, OneLevel, Simple
 from gaussian_ddpm import expected_terms, gaussian_ddpm
 from toys import Affine, Joint, TopDownGaussian, randn, spd
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 MEAN = [0.4, -0.8]
 
 
-def ddpm(*, T: int = 5, **options) -> tuple[DDPM, Tensor, Tensor]:
+def ddpm(*, T: int = 5, **options) -> tuple[Diffusion, Tensor, Tensor]:
     """A DDPM of few levels with a network that is off, and the mean and covariance of its data."""
     mean, covariance = torch.tensor(MEAN), spd(2, 2)
     schedule = Schedule.linear(T, first=0.05, last=0.6)
@@ -80,7 +81,8 @@ def test_the_vlb_loss_is_minus_the_bound_on_a_fixed_batch(n, T, variance):
     chain, mean, _ = ddpm(T=T, variance=variance)
     x = torch.linspace(-4.0, 4.0, n)[:, None] + mean
     each = [expected_terms(chain, u, torch.zeros(2, 2)) for u in x]
-    losses = [chain.training_loss(x) for _ in range(800)]
+    objective = OneLevel(chain)
+    losses = [objective(chain, x) for _ in range(800)]
     for name, expected in (
         ("value", -sum(terms.total for terms in each) / n),
         ("reconstruction", float(sum(terms.reconstruction for terms in each)) / n),
@@ -95,9 +97,9 @@ def test_the_vlb_loss_is_minus_the_bound_on_a_fixed_batch(n, T, variance):
 @torch.no_grad()
 def test_the_vlb_loss_scores_look_standard_normal_on_fresh_data():
     chain, mean, covariance = ddpm()
-    law = MultivariateNormal(mean, covariance)
+    data, objective = MultivariateNormal(mean, covariance), OneLevel(chain)
     expected = expected_terms(chain, mean, covariance).total
-    draws = torch.stack([-chain.training_loss(law.sample((64,))).value for _ in range(2000)])
+    draws = torch.stack([-objective(chain, data.sample((64,))).value for _ in range(2000)])
     groups = draws.unflatten(0, (100, 20))
     scores = (groups.mean(dim=1) - expected) / (groups.std(dim=1) / math.sqrt(20))
     # 20 values a group: Student's t, a little wider than normal.
@@ -105,13 +107,13 @@ def test_the_vlb_loss_scores_look_standard_normal_on_fresh_data():
     assert 0.8 < float(scores.std()) < 1.25
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", PARAMETRIZATIONS)
 @pytest.mark.parametrize("n", [1, 4])
 @torch.no_grad()
 def test_the_simple_and_min_snr_losses_have_their_closed_forms(n, prediction):
     x = torch.linspace(-3.0, 3.0, n)[:, None] + torch.tensor(MEAN)
-    for loss in ("simple", "min-snr"):
-        chain, _, _ = ddpm(prediction=prediction, loss=loss)
+    chain, _, _ = ddpm(prediction=prediction)
+    for objective in (Simple(chain), Simple(chain, min_snr=5.0)):
         levels = chain.network.levels
         bar = levels.bar[1:]
         c0 = torch.stack([levels.mean_weights(t)[0] for t in range(1, 6)])
@@ -120,7 +122,7 @@ def test_the_simple_and_min_snr_losses_have_their_closed_forms(n, prediction):
         ).mean(dim=0)
         snr = bar / (1.0 - bar)
         of_data = of_noise / snr
-        if loss == "min-snr":
+        if objective.min_snr is not None:
             per_level = snr.clamp(max=5.0) * of_data
         else:
             per_level = {
@@ -129,29 +131,29 @@ def test_the_simple_and_min_snr_losses_have_their_closed_forms(n, prediction):
                 "mean": c0**2 * of_data,
                 "velocity": of_data / (1.0 - bar),
             }[prediction]
-        draws = torch.stack([chain.training_loss(x).value for _ in range(500)])
+        draws = torch.stack([objective(chain, x).value for _ in range(500)])
         stderr = float(draws.std()) / math.sqrt(500)
         assert abs(float(draws.mean() - per_level.mean())) < 4.5 * stderr
 
 
 def test_the_hybrid_loss_is_simple_plus_its_share_of_the_vlb():
-    def of(loss: str):
-        chain, _, _ = ddpm(loss=loss, variance="learned")
-        torch.manual_seed(5)
-        value = chain.training_loss(torch.tensor([[1.0, 2.0], [0.3, -0.4], [-2.0, 0.1]]))
-        return chain, value
+    x = torch.tensor([[1.0, 2.0], [0.3, -0.4], [-2.0, 0.1]])
 
-    chain, hybrid = of("hybrid")
-    _, vlb = of("vlb")
+    def of(kind: type[OneLevel], **options):
+        chain, _, _ = ddpm(**options)
+        torch.manual_seed(5)
+        return chain, kind(chain)(chain, x)
+
+    chain, hybrid = of(Hybrid, variance="learned")
+    _, vlb = of(OneLevel, variance="learned")
     torch.testing.assert_close(
         hybrid.value.detach(), hybrid.terms["simple"] + 0.001 * vlb.value.detach(), rtol=1e-12, atol=0
     )
     assert hybrid.terms["matching"] == vlb.terms["matching"]
     # The mean is held fixed in the second part: the gradient of the gains is that of the simple loss.
     hybrid.value.backward()
-    plain, _, _ = ddpm(loss="simple")
-    torch.manual_seed(5)
-    plain.training_loss(torch.tensor([[1.0, 2.0], [0.3, -0.4], [-2.0, 0.1]])).value.backward()
+    plain, simple = of(Simple)
+    simple.value.backward()
     torch.testing.assert_close(chain.network.K.grad, plain.network.K.grad)
     assert plain.network.K.grad.abs().max() > 0.1
 

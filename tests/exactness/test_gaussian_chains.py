@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from ancestral.chain import Chain
-from ancestral.elbo import Elbo
-from ancestral.schedules import Schedule
+from ancestral.core.chain import Chain
+from ancestral.core.elbo import Elbo
+from ancestral.models.diffusion.schedules import Schedule
 from toys import Affine, BottomUpGaussian, Joint, NoisedGaussian, TopDownGaussian, noised, randn, spd
 
 pytestmark = pytest.mark.usefixtures("float64")

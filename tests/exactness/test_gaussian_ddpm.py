@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from ancestral.chain import Chain
-from ancestral.diffusion import PREDICTIONS, VARIANCES
-from ancestral.scaling import Scaling
-from ancestral.schedules import Schedule
-from ancestral.spec import DataSpec
-from gaussian_ddpm import expected_terms, gaussian_ddpm, model_law
+from ancestral.core.chain import Chain
+from ancestral.core.spec import DataSpec
+from ancestral.models.diffusion import PARAMETRIZATIONS
+from ancestral.models.diffusion.schedules import Schedule
+from ancestral.parts.scaling import Scaling
+from ancestral.sampling import Ancestral, draw, trajectory
+from gaussian_ddpm import expected_terms, gaussian_ddpm, model_distribution
 from toys import randn, spd
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -44,7 +45,7 @@ def close(draws: Tensor, expected: Tensor) -> bool:
     return bool(((draws.mean(dim=0) - expected).abs() <= 5 * stderr + 1e-9 * expected.abs()).all())
 
 
-@pytest.mark.parametrize("variance", VARIANCES)
+@pytest.mark.parametrize("variance", ["beta", "posterior", "learned"])
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 @torch.no_grad()
 def test_every_term_has_its_closed_form(schedule, variance):
@@ -82,7 +83,7 @@ def test_the_terms_of_one_example_have_their_closed_form():
     assert close(total, torch.tensor(expected.total))
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", PARAMETRIZATIONS)
 @torch.no_grad()
 def test_the_bound_does_not_depend_on_what_is_predicted(prediction):
     scaling, data, mean, covariance = problem()
@@ -137,7 +138,7 @@ def test_the_bound_lies_below_log_p_of_the_model_and_importance_sampling_reaches
     schedule = Schedule.log_linear(12, first=3.0, last=-3.0)
     chain = gaussian_ddpm(schedule, mean, covariance, off=0.9, variance=variance, scaling=scaling)
     x = data.sample((6,))
-    log_p = model_law(chain, steps_kept(12, 12)).log_prob(x)
+    log_p = model_distribution(chain, steps_kept(12, 12)).log_prob(x)
     weights = chain.log_weight(x, samples=20_000)
     ratio = (weights - log_p[:, None]).exp()
     assert close(ratio.T, torch.ones(6))
@@ -154,25 +155,25 @@ def test_samples_have_the_law_that_the_steps_compose(steps, variance):
     chain = gaussian_ddpm(
         Schedule.linear(8, first=0.01, last=0.6), mean, covariance, variance=variance, scaling=scaling
     )
-    law = model_law(chain, steps_kept(8, steps or 8))
-    draws = [chain.sample(40_000, steps=steps)]
+    model = model_distribution(chain, steps_kept(8, steps or 8))
+    draws = [draw(chain, 40_000, sampler=Ancestral(steps), seed=1, batch_size=5000)]
     if steps is None:
-        draws.append(Chain.sample(chain, 40_000))
+        draws.append(chain.sample(40_000))
     for x in draws:
-        white = torch.linalg.solve_triangular(law.scale_tril, (x - law.mean).T, upper=False)
+        white = torch.linalg.solve_triangular(model.scale_tril, (x - model.mean).T, upper=False)
         assert white.mean(dim=1).abs().max() < 5 / 200
         assert (torch.cov(white) - torch.eye(3)).abs().max() < 5 * math.sqrt(2) / 200
-    levels, states = chain.trajectory(7, steps=steps, frames=100)
-    assert levels == [*steps_kept(8, steps or 8), 0]
-    assert all(state.shape == (7, 3) for state in states)
+    found = trajectory(chain, 7, sampler=Ancestral(steps), frames=100)
+    assert found.levels == [*steps_kept(8, steps or 8), 0]
+    assert all(state.shape == (7, 3) for state in found.states)
 
 
 @torch.no_grad()
 def test_a_trajectory_is_in_the_units_of_the_data():
     scaling, _, mean, covariance = problem()
     chain = gaussian_ddpm(SCHEDULES["cosine"](), mean, covariance, scaling=scaling)
-    levels, states = chain.trajectory(40_000, frames=3)
-    assert levels == [6, 3, 0]
+    found = trajectory(chain, 40_000, frames=3, seed=1, batch_size=5000)
+    assert found.levels == [6, 3, 0]
     # At the top z_T ~ N(0, I) in the network's units.
-    assert (states[0].mean(dim=0) - scaling.shift).div(scaling.scale).abs().max() < 5 / 200
-    assert (states[0].std(dim=0) / scaling.scale - 1.0).abs().max() < 5 / 200
+    assert (found.states[0].mean(dim=0) - scaling.shift).div(scaling.scale).abs().max() < 5 / 200
+    assert (found.states[0].std(dim=0) / scaling.scale - 1.0).abs().max() < 5 / 200

@@ -8,11 +8,11 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from ancestral.hierarchical import LadderHVAE, MarkovHVAE
-from ancestral.likelihoods import SIGMAS, GaussianLikelihood
-from ancestral.scaling import Scaling
-from ancestral.spec import DataSpec
-from ancestral.vae import VAE
+from ancestral.core.spec import DataSpec
+from ancestral.models import LadderHVAE, MarkovHVAE
+from ancestral.models.vae import VAE
+from ancestral.parts.likelihoods import SIGMAS, GaussianLikelihood
+from ancestral.parts.scaling import Scaling
 from toys import Affine, Joint, gaussian_head, linear, randn
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -13,9 +13,16 @@ import torch
 from scipy.optimize import minimize
 from torch.distributions import MultivariateNormal
 
-from ancestral.diffusion import DDPM, ContinuousDDPM, LearnedSchedule
-from ancestral.scaling import Scaling
-from ancestral.spec import DataSpec
+from ancestral.core.spec import DataSpec
+from ancestral.models.diffusion import (
+    ContinuousDiffusion,
+    Diffusion,
+    FixedVariance,
+    GaussianDiffusion,
+    LearnedSchedule,
+)
+from ancestral.objectives import OneLevel
+from ancestral.parts.scaling import Scaling
 from gaussian_ddpm import ExactDenoiser
 from gaussian_limit import cost, cost_of_levels, least_second_moment, second_moment_at
 from toys import spd
@@ -26,27 +33,26 @@ START = 1.0
 """Log-SNR begins by falling from this to minus this: far too short a way."""
 
 
-def law() -> MultivariateNormal:
+def data() -> MultivariateNormal:
     return MultivariateNormal(torch.tensor([0.4, -0.8]), spd(2, 2))
 
 
-def chain(T: int, *, continuous: bool) -> DDPM:
-    schedule, spec = LearnedSchedule(T, first=START, last=-START, knots=8), DataSpec((2,))
-    options = {"schedule": schedule, "scaling": Scaling(spec), "spec": spec, "variance": "beta"}
-    network = ExactDenoiser(schedule, law().loc, law().covariance_matrix)
-    if continuous:
-        return ContinuousDDPM(network, prediction="noise", **options)
-    return DDPM(network, prediction="noise", loss="vlb", **options)
+def chain(T: int, *, continuous: bool) -> GaussianDiffusion:
+    schedule = LearnedSchedule(T, first=START, last=-START, knots=8)
+    network = ExactDenoiser(schedule, data().loc, data().covariance_matrix)
+    kind = ContinuousDiffusion if continuous else Diffusion
+    return kind(network, schedule, scaling=Scaling(DataSpec((2,))), variance=FixedVariance("beta"))
 
 
-def train(chain: DDPM, *, steps: int = 500) -> None:
+def train(chain: GaussianDiffusion, *, steps: int = 500) -> None:
     """Ends and interior together: one loss, one backward pass, one optimiser."""
     torch.manual_seed(0)
+    objective = OneLevel(chain)
     optimiser = torch.optim.Adam(chain.noising.parameters(), lr=0.03)
     decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, total_iters=steps)
     for _ in range(steps):
         optimiser.zero_grad()
-        chain.training_loss(law().sample((256,))).value.backward()
+        objective(chain, data().sample((256,))).value.backward()
         optimiser.step()
         decay.step()
 
@@ -71,12 +77,12 @@ def second_moment(schedule: LearnedSchedule, ends: torch.Tensor, *, even: bool =
         slope, gamma = schedule.slope(u), schedule.gamma(u)
     if even:
         gamma, slope = torch.lerp(ends[0], ends[1], u), (ends[1] - ends[0]).expand_as(u)
-    return float((slope.square() * second_moment_at(gamma, law().covariance_matrix)).mean())
+    return float((slope.square() * second_moment_at(gamma, data().covariance_matrix)).mean())
 
 
 def assert_variance_is_least(schedule: LearnedSchedule, ends: torch.Tensor) -> None:
     """Within 5 %; of an interior that is even it is far."""
-    least = least_second_moment(ends, law().covariance_matrix)
+    least = least_second_moment(ends, data().covariance_matrix)
     assert least <= second_moment(schedule, ends) < 1.05 * least
     assert second_moment(schedule, ends, even=True) > 1.5 * least
 
@@ -87,10 +93,10 @@ def ends_of(schedule: LearnedSchedule) -> torch.Tensor:
 
 def test_continuous_time_comes_to_the_best_bound_and_the_least_variance():
     model = chain(20, continuous=True)
-    mean, covariance = law().loc, law().covariance_matrix
+    mean, covariance = data().loc, data().covariance_matrix
     best = best_over_ends(lambda ends: float(cost(ends, mean, covariance)))
     # The bound is exact in the limit of wide ends: there is no better one than the entropy.
-    assert best == pytest.approx(float(law().entropy()), abs=1e-4)
+    assert best == pytest.approx(float(data().entropy()), abs=1e-4)
     assert float(cost(ends_of(model.noising), mean, covariance)) > best + 0.1
     train(model)
     ends = ends_of(model.noising)
@@ -102,7 +108,7 @@ def test_levels_come_to_the_best_bound_and_the_least_variance():
     """Of T levels the bound depends on what is between the ends as well, by terms of order 1 / T."""
     T = 40
     model = chain(T, continuous=False)
-    mean, covariance = law().loc, law().covariance_matrix
+    mean, covariance = data().loc, data().covariance_matrix
     u = torch.linspace(0.0, 1.0, T)
 
     def bound(ends: torch.Tensor, shape: torch.Tensor) -> float:
@@ -119,5 +125,5 @@ def test_levels_come_to_the_best_bound_and_the_least_variance():
     assert_variance_is_least(model.noising, ends)
     # What was written down here is the chain's own bound.
     with torch.no_grad():
-        own = -model.elbo(law().sample((20_000,))).total
+        own = -model.elbo(data().sample((20_000,))).total
     assert abs(float(own.mean()) - reached) < 4.0 * float(own.std()) / len(own) ** 0.5

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from ancestral.diffusion import DDPM, LearnedSchedule
-from ancestral.samplers import SAMPLERS, Sampler, draw
-from ancestral.scaling import Scaling
-from ancestral.schedules import Schedule, posterior
-from ancestral.spec import DataSpec
+from ancestral.core.spec import DataSpec
+from ancestral.models.diffusion import Diffusion, LearnedSchedule, LearnedVariance, variance_of
+from ancestral.models.diffusion.schedules import Schedule, posterior
+from ancestral.objectives import Hybrid, OneLevel, Simple
+from ancestral.parts.scaling import Scaling
+from ancestral.sampling import SAMPLERS, Sampler, draw
 from gaussian_ddpm import ExactDenoiser
 from toys import spd
 
@@ -32,14 +32,11 @@ def bent(T: int = 9, *, knots: int = 5, **options) -> LearnedSchedule:
     return schedule
 
 
-def gaussian(schedule, *, D: int = 2, variance: str = "beta", **options) -> tuple[DDPM, Tensor, Tensor]:
+def gaussian(schedule, *, D: int = 2, variance: str = "beta") -> tuple[Diffusion, Tensor, Tensor]:
     """A chain with the exact denoiser of N(mean, covariance), whatever the schedule; mean and covariance."""
     mean, covariance = torch.linspace(0.4, -0.8, D), spd(D, 2)
     network = ExactDenoiser(schedule, mean, covariance, share=0.3 if variance == "learned" else None)
-    spec = DataSpec((D,))
-    chain = DDPM(
-        network, schedule=schedule, scaling=Scaling(spec), spec=spec, loss="vlb", variance=variance, **options
-    )
+    chain = Diffusion(network, schedule, scaling=Scaling(DataSpec((D,))), variance=variance_of(variance))
     return chain, mean, covariance
 
 
@@ -117,10 +114,18 @@ def test_what_cannot_be_is_refused():
         LearnedSchedule(10, first=-1.0, last=1.0)
     with pytest.raises(ValueError, match="knots is 0"):
         LearnedSchedule(10, knots=0)
-    spec = DataSpec((2,))
-    for options in ({"loss": "simple"}, {"loss": "min-snr"}, {"loss": "hybrid", "variance": "learned"}):
-        with pytest.raises(ValueError, match=r"the schedule is learned and loss is .*Use loss 'vlb'"):
-            DDPM(nn.Identity(), schedule=LearnedSchedule(5), scaling=Scaling(spec), spec=spec, **options)
+    fixed, free = (
+        Diffusion(
+            nn.Identity(),
+            LearnedSchedule(5),
+            scaling=Scaling(DataSpec((2,))),
+            variance=variance_of(variance),
+        )
+        for variance in ("posterior", "learned")
+    )
+    for make in (lambda: Simple(fixed), lambda: Simple(fixed, min_snr=5.0), lambda: Hybrid(free)):
+        with pytest.raises(ValueError, match=r"the schedule is learned and the loss is .*Use loss 'vlb'"):
+            make()
 
 
 # Its gradients --------------------------------------------------------------------------------------------
@@ -131,13 +136,13 @@ def test_what_cannot_be_is_refused():
 def test_the_ends_have_the_gradient_of_the_bound(T, variance):
     """Of one draw of the loss, by finite differences, with the times that the network is told held fixed."""
     chain, mean, _ = gaussian(bent(T, first=5.0, last=-4.0), variance=variance)
-    x, ends = mean + torch.randn(40, 2), chain.noising.ends
+    x, ends, objective = mean + torch.randn(40, 2), chain.noising.ends, OneLevel(chain)
     held = bent(T, first=5.0, last=-4.0)
     chain.noising.time = held.time
 
     def value() -> Tensor:
         torch.manual_seed(1)
-        return chain.training_loss(x).value
+        return objective(chain, x).value
 
     (gradient,) = torch.autograd.grad(value(), ends)
     for i in range(2):
@@ -151,9 +156,9 @@ def test_the_ends_have_the_gradient_of_the_bound(T, variance):
 def test_with_the_best_network_they_have_it_on_average(T):
     """The network follows γ in ``plain_vlb``; that its time takes no gradient makes no difference."""
     chain, mean, covariance = gaussian(bent(T, first=2.0, last=-2.0))
-    law, ends = MultivariateNormal(mean, covariance), chain.noising.ends
+    data, ends, objective = MultivariateNormal(mean, covariance), chain.noising.ends, OneLevel(chain)
     draws = torch.stack(
-        [torch.autograd.grad(chain.training_loss(law.sample((500,))).value, ends)[0] for _ in range(300)]
+        [torch.autograd.grad(objective(chain, data.sample((500,))).value, ends)[0] for _ in range(300)]
     )
     stderr = draws.std(dim=0) / math.sqrt(300)
     for i in range(2):
@@ -205,15 +210,16 @@ def test_a_chain_trains_its_interior_by_the_variance_and_nothing_else():
     chain, mean, _ = gaussian(bent(200, first=5.0, last=-4.0))
     x = mean + torch.randn(3000, 2)
     torch.manual_seed(3)
-    loss = chain.training_loss(x)
+    objective = OneLevel(chain)
+    loss = objective(chain, x)
     (gradient,) = torch.autograd.grad(loss.value, chain.noising.log_slopes)
     torch.manual_seed(3)
-    drawn = chain.draws(3000, first=chain.first_share, device=x.device)
+    drawn = objective.draws(3000, first=objective.first_share(chain), device=x.device)
     t = torch.where(drawn.first, 1, drawn.cell + 2)
-    k = chain.coefficients(x, t)
+    k = chain.closed_forms(x, t)
     z = k.signal * x + k.noise * torch.randn_like(x)
     costs = torch.distributions.kl_divergence(
-        chain.q_step(z, x, t.clamp(min=2)), chain.reverse(z, t.clamp(min=2))
+        chain.q_step(z, x, t.clamp(min=2)), chain.p_step(z, t.clamp(min=2))
     )
     squares = torch.where(drawn.first, 0.0, costs.square())
     expected = chain.noising.variance_loss((drawn.cell + 0.5) / 199, squares)
@@ -226,7 +232,7 @@ def test_a_chain_trains_its_interior_by_the_variance_and_nothing_else():
 # What it comes to -------------------------------------------------------------------------------------------
 
 
-def plain_vlb(chain: DDPM, mean: Tensor, covariance: Tensor) -> float:
+def plain_vlb(chain: Diffusion, mean: Tensor, covariance: Tensor) -> float:
     """The expected −ELBO on N(mean, covariance) with the exact denoiser, variance "beta", from ᾱ alone.
 
     Written down apart from the library: E‖u − E[u|z]‖² is the trace of a Gaussian posterior's covariance.
@@ -258,7 +264,8 @@ def test_the_bound_is_an_independent_one(T):
     chain, mean, covariance = gaussian(bent(T, first=5.0, last=-4.0))
     x = MultivariateNormal(mean, covariance).sample((20_000,))
     expected = plain_vlb(chain, mean, covariance)
-    losses = torch.stack([chain.training_loss(x[i::200]).value for i in range(200)])
+    objective = OneLevel(chain)
+    losses = torch.stack([objective(chain, x[i::200]).value for i in range(200)])
     for draws in (-chain.elbo(x).total, losses):
         assert abs(float(draws.mean()) - expected) < 4.5 * float(draws.std()) / math.sqrt(len(draws))
 
@@ -278,16 +285,17 @@ class OneVariancePerLevel(ExactDenoiser):
 def test_a_learned_variance_reaches_the_optimum_of_the_bound():
     """In one dimension p can be exact: the bound is then −H(x) − KL(q(z_T) ‖ p(z_T)), the best there is."""
     mean, variance = torch.tensor([0.3]), 0.5
-    schedule, spec = Schedule.log_linear(6, first=2.0, last=-2.0), DataSpec((1,))
+    schedule = Schedule.log_linear(6, first=2.0, last=-2.0)
     network = OneVariancePerLevel(schedule, mean, torch.tensor([[variance]]))
-    chain = DDPM(network, schedule=schedule, scaling=Scaling(spec), spec=spec, loss="vlb", variance="learned")
-    law = MultivariateNormal(mean, torch.tensor([[variance]]))
+    chain = Diffusion(network, schedule, scaling=Scaling(DataSpec((1,))), variance=LearnedVariance())
+    objective = OneLevel(chain)
+    data = MultivariateNormal(mean, torch.tensor([[variance]]))
     torch.manual_seed(0)
     optimiser = torch.optim.Adam([network.raw], lr=0.1)
     decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, total_iters=400)
     for _ in range(400):
         optimiser.zero_grad()
-        chain.training_loss(law.sample((256,))).value.backward()
+        objective(chain, data.sample((256,))).value.backward()
         optimiser.step()
         decay.step()
     bars = schedule.alpha_bar
@@ -299,9 +307,9 @@ def test_a_learned_variance_reaches_the_optimum_of_the_bound():
         assert float(learned) == pytest.approx(float(exact), rel=0.03)
     top = float(bars[6] * variance + 1 - bars[6])
     square = float(bars[6] * mean.square().sum())
-    best = -float(law.entropy()) - 0.5 * (top - 1.0 - math.log(top) + square)
+    best = -float(data.entropy()) - 0.5 * (top - 1.0 - math.log(top) + square)
     with torch.no_grad():
-        bound = chain.elbo(law.sample((400_000,))).total
+        bound = chain.elbo(data.sample((400_000,))).total
     stderr = float(bound.std()) / math.sqrt(len(bound))
     assert abs(float(bound.mean()) - best) < 4.0 * stderr + 1e-4
     assert stderr < 0.003
@@ -311,14 +319,15 @@ def test_learned_ends_reach_the_optimum_of_the_bound():
     """With few levels the best ends are a compromise between range and step; they are found from draws."""
     T = 8
     chain, mean, covariance = gaussian(LearnedSchedule(T, first=1.0, last=-1.0, knots=1))
-    law, ends = MultivariateNormal(mean, covariance), chain.noising.ends
+    data, ends = MultivariateNormal(mean, covariance), chain.noising.ends
+    objective = OneLevel(chain)
     chain.noising.log_slopes.requires_grad_(False)
     torch.manual_seed(0)
     optimiser = torch.optim.Adam([ends], lr=0.05)
     decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, total_iters=600)
     for _ in range(600):
         optimiser.zero_grad()
-        chain.training_loss(law.sample((256,))).value.backward()
+        objective(chain, data.sample((256,))).value.backward()
         optimiser.step()
         decay.step()
     reached = plain_vlb(chain, mean, covariance)
@@ -360,17 +369,7 @@ def test_every_sampler_draws_from_it(sampler, spacing):
     if (sampler, spacing) == ("ancestral", "diffusers"):
         pytest.skip("the ancestral sampler has no spacing")
     chain, mean, covariance = gaussian(bent(60, first=7.0, last=-7.0), variance="posterior")
-    fixed = DDPM(
-        ExactDenoiser(chain.schedule, mean, covariance),
-        schedule=chain.schedule,
-        scaling=chain.scaling,
-        spec=chain.spec,
-        variance="posterior",
-    )
-    choice = Sampler(sampler, 12)
-    choice = choice if sampler == "ancestral" else replace(choice, spacing=spacing)
-    drawn = []
-    for one in (chain, fixed):
-        torch.manual_seed(0)
-        drawn.append(draw(one, 50, sampler=choice, precision="fp32"))
+    fixed = Diffusion(ExactDenoiser(chain.schedule, mean, covariance), chain.schedule, scaling=chain.scaling)
+    choice = Sampler.named(sampler, 12, spacing=None if sampler == "ancestral" else spacing)
+    drawn = [draw(one, 50, sampler=choice, precision="fp32", seed=0) for one in (chain, fixed)]
     torch.testing.assert_close(drawn[0], drawn[1], rtol=1e-6, atol=1e-6)

@@ -10,11 +10,12 @@ from scipy.stats import kstest
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from ancestral.diffusion import DDPM
+from ancestral.bounds import SampledLevelsBound
+from ancestral.bounds.errors import DrawError
+from ancestral.bounds.levels import DRAWS, Proposal
 from ancestral.evaluation import Evaluation, evaluate
-from ancestral.evaluation.errors import DrawError
-from ancestral.evaluation.levels import DRAWS, LevelDraws, Proposal, plan_draws
-from ancestral.schedules import Schedule
+from ancestral.models.diffusion import Diffusion
+from ancestral.models.diffusion.schedules import Schedule
 from gaussian_ddpm import expected_terms, gaussian_ddpm
 from toys import NoisedGaussian, randn, spd
 
@@ -27,26 +28,26 @@ T, N = 40, 256
 D = 4
 
 
-def law() -> MultivariateNormal:
+def data() -> MultivariateNormal:
     return MultivariateNormal(randn(D, seed=1), spd(D, 2))
 
 
-def ddpm() -> DDPM:
+def ddpm() -> Diffusion:
     """The best linear network: the first levels cost a hundred times what the last ones do."""
-    return gaussian_ddpm(Schedule.log_linear(T, first=4.0, last=-8.0), law().loc, law().covariance_matrix)
+    return gaussian_ddpm(Schedule.log_linear(T, first=4.0, last=-8.0), data().loc, data().covariance_matrix)
 
 
 def images() -> Tensor:
-    return law().loc + randn(N, D, seed=3) @ law().scale_tril.T
+    return data().loc + randn(N, D, seed=3) @ data().scale_tril.T
 
 
-def exactly(chain: DDPM, x: Tensor) -> tuple[float, Tensor]:
+def exactly(chain: Diffusion, x: Tensor) -> tuple[float, Tensor]:
     """What infinitely many sweeps give for these images: the mean bound, and the mean matching terms."""
     terms = [expected_terms(chain, u, torch.zeros(D, D)) for u in x]
     return sum(t.total for t in terms) / len(x), torch.stack([t.matching for t in terms]).mean(dim=0)
 
 
-def repeated(chain: DDPM, x: Tensor, *, draws: str, levels: int, times: int) -> list[Evaluation]:
+def repeated(chain: Diffusion, x: Tensor, *, draws: str, levels: int, times: int) -> list[Evaluation]:
     return [evaluate(chain, x, levels=levels, draws=draws, seed=seed) for seed in range(times)]
 
 
@@ -94,16 +95,17 @@ def test_intervals_given_the_images_cover(draws):
 @pytest.mark.parametrize(("draws", "levels"), [(DRAWS[0], 4), (DRAWS[1], 4), (DRAWS[2], 4), (DRAWS[2], 1)])
 def test_intervals_over_the_population_cover(draws, levels):
     chain = ddpm()
-    expected = expected_terms(chain, law().loc, law().covariance_matrix).total
+    expected = expected_terms(chain, data().loc, data().covariance_matrix).total
     torch.manual_seed(8)
     hits = 0
     for seed in range(1000):
-        found = evaluate(chain, law().sample((128,)), levels=levels, draws=draws, seed=seed).elbo
+        found = evaluate(chain, data().sample((128,)), levels=levels, draws=draws, seed=seed).elbo
         assert (found.stderr_estimator is None) == (levels == 1)
         hits += abs(found.mean - expected) < 1.96 * found.stderr
     assert 0.93 <= hits / 1000 <= 0.97
 
 
+@pytest.mark.slow
 def test_strata_and_importance_have_smaller_errors_for_the_same_calls():
     chain, x = ddpm(), images()
     expected, _ = exactly(chain, x)
@@ -149,15 +151,15 @@ def test_calls_and_what_is_told(levels):
 
 
 def test_draws_of_a_replicate_are_one_in_each_stratum():
-    plan = LevelDraws.of("low-discrepancy", 6, n=64 * 16)
+    plan = SampledLevelsBound(6, "low-discrepancy").grouped(64 * 16)
     assert (plan.group, plan.replicates) == (16, 2)
 
-    class Places:
-        def elbo_at(self, x, place, weight):
+    class Places(NoisedGaussian):
+        def elbo_at(self, x, place, weight, **options):
             self.place, self.weight = place, weight
             raise StopIteration
 
-    chain = Places()
+    chain = Places(Schedule.linear(6, first=0.1, last=0.6), torch.ones(1), spd(1, 1))
     with pytest.raises(StopIteration):
         plan(chain, torch.zeros(40, 1))
     assert chain.place.shape == (40, 3)
@@ -218,5 +220,8 @@ def test_mistakes():
         evaluate(chain, x, levels=2, draws="sobol")
     with pytest.raises(ValueError, match=r"samples is 2 and levels is 3: .* Leave samples out"):
         evaluate(chain, x, levels=3, samples=2)
+    for other in ({"samples": 2}, {"sweep": True}):
+        with pytest.raises(ValueError, match=r"draws is uniform and .* Leave draws out"):
+            evaluate(chain, x, draws="uniform", **other)
     with pytest.raises(ValueError, match="levels is 0"):
-        plan_draws(chain, x, levels=0, draws="uniform", seed=0)
+        SampledLevelsBound(0, "uniform").planned(chain, x, seed=0)

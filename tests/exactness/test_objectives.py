@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ancestral.chain import Chain
-from ancestral.elbo import Loss
-from ancestral.evaluation import log_likelihood
-from ancestral.objectives import dreg_loss, iwae_loss
+from ancestral.bounds import log_likelihood
+from ancestral.core.chain import Chain
+from ancestral.core.features import repeat_features
+from ancestral.core.walk import given, infer, log_joint
+from ancestral.objectives import DReG, Iwae, Loss
 from ancestral.training.memory import recompute_blocks
 from tiny import MODELS, images, vectors
 from weighted import TINY, each_toy, gradient, tiny, toy
@@ -25,13 +26,13 @@ def test_at_the_exact_posterior_each_draw_is_log_p_and_leaves_q_alone(name):
     chain, data = toy(name)
     x = data.sample((5,)) + 0.5
     for k in (1, 7):
-        for loss in (iwae_loss(chain, x, samples=k), dreg_loss(chain, x, samples=k)):
+        for loss in (Iwae(k)(chain, x), DReG(k)(chain, x)):
             torch.testing.assert_close(loss.value, -data.log_prob(x).mean(), atol=1e-9, rtol=0)
             torch.testing.assert_close(loss.terms["effective_draws"], torch.tensor(float(k)))
-        assert gradient(chain, dreg_loss(chain, x, samples=k)).abs().max() < 1e-9
-        assert gradient(chain, iwae_loss(chain, x, samples=k)).abs().max() > 1e-3
+        assert gradient(chain, DReG(k)(chain, x)).abs().max() < 1e-9
+        assert gradient(chain, Iwae(k)(chain, x)).abs().max() > 1e-3
     wrong, _ = toy(name, off_scale=1.1)
-    assert gradient(wrong, dreg_loss(wrong, x, samples=7)).abs().max() > 1e-3
+    assert gradient(wrong, DReG(7)(wrong, x)).abs().max() > 1e-3
 
 
 @each_toy
@@ -46,7 +47,7 @@ def test_the_bound_rises_with_k_to_log_p(name):
         assert mean - before[0] > 3 * math.hypot(error, before[1])
         assert mean < float(data.log_prob(x)) + 3 * error
         torch.manual_seed(k)
-        loss = -iwae_loss(chain, x.expand(5, -1), samples=k).value
+        loss = -Iwae(k)(chain, x.expand(5, -1)).value
         torch.manual_seed(k)
         torch.testing.assert_close(loss, log_likelihood(chain, x.expand(5, -1), samples=k).mean())
         before = (mean, error)
@@ -57,9 +58,9 @@ def test_the_bound_rises_with_k_to_log_p(name):
 def test_both_have_the_same_value_and_terms_for_the_same_draws(model):
     chain, x = tiny(model)
     losses = []
-    for loss in (iwae_loss, dreg_loss):
+    for objective in (Iwae(6), DReG(6)):
         torch.manual_seed(3)
-        losses.append(loss(chain, x, samples=6))
+        losses.append(objective(chain, x))
     ours, theirs = losses
     torch.testing.assert_close(ours.value, theirs.value)
     torch.testing.assert_close(ours.terms, theirs.terms)
@@ -74,15 +75,15 @@ def test_both_have_the_same_value_and_terms_for_the_same_draws(model):
 def by_formula(chain: Chain, x: Tensor, *, samples: int) -> Tensor:
     """DReG's gradient as it is written, with a second chain whose parameters are fixed."""
     fixed = copy.deepcopy(chain).requires_grad_(False)
-    xs, h = chain.repeated(x, samples)
-    live = {link.t: link.value for link in chain.path(xs, h) if link.t > 0}
+    xs, h = x.repeat_interleave(samples, dim=0), repeat_features(chain.features(x), samples)
+    live = {link.t: link.value for link in infer(chain, xs, h) if link.t > 0}
     z = [live[t].detach().requires_grad_() for t in range(1, chain.T + 1)]
-    log_weight = sum(fixed.log_joint(xs, z)) - sum(
-        link.q.log_prob(link.value) for link in fixed.path(xs, z=z) if link.q is not None
+    log_weight = sum(log_joint(fixed, xs, z)) - sum(
+        link.log_q() for link in infer(fixed, xs, choose=given(z)) if link.q is not None
     )
     share = log_weight.detach().unflatten(0, (len(x), samples)).softmax(dim=1).flatten()
     slopes = torch.autograd.grad(log_weight.sum(), z)
-    of_p = (share * sum(chain.log_joint(xs, [v.detach() for v in z]))).sum()
+    of_p = (share * sum(log_joint(chain, xs, [v.detach() for v in z]))).sum()
     of_q = sum(
         (share.reshape(-1, *[1] * (slope.ndim - 1)) ** 2 * slope * live[t]).sum()
         for t, slope in enumerate(slopes, 1)
@@ -103,11 +104,11 @@ def test_the_gradient_is_the_formula(model, data, recompute):
     torch.manual_seed(3)
     expected = by_formula(chain, x, samples=5)
     torch.manual_seed(3)
-    ours = gradient(chain, dreg_loss(chain, x, samples=5))
+    ours = gradient(chain, DReG(5)(chain, x))
     torch.testing.assert_close(ours, expected, rtol=1e-8, atol=1e-10)
     # Whatever the loss is multiplied by, the gradient is too.
     torch.manual_seed(3)
-    scaled = gradient(chain, Loss(dreg_loss(chain, x, samples=5).value / 64))
+    scaled = gradient(chain, Loss(DReG(5)(chain, x).value / 64))
     torch.testing.assert_close(64 * scaled, expected, rtol=1e-8, atol=1e-10)
 
 
@@ -116,11 +117,7 @@ def test_both_gradients_have_the_same_mean(model):
     chain, x = tiny(model)
     xs = x.repeat(100, 1)
     differences = torch.stack(
-        [
-            gradient(chain, dreg_loss(chain, xs, samples=3))
-            - gradient(chain, iwae_loss(chain, xs, samples=3))
-            for _ in range(120)
-        ]
+        [gradient(chain, DReG(3)(chain, xs)) - gradient(chain, Iwae(3)(chain, xs)) for _ in range(120)]
     )
     z = differences.mean(dim=0) / (differences.std(dim=0) / math.sqrt(len(differences)) + 1e-12)
     assert float(z.abs().max()) < 5.0
@@ -132,7 +129,7 @@ def test_with_many_draws_dreg_has_far_less_noise_in_q(name):
     chain, data = toy(name, off_mean=0.9, off_scale=1.2)
     x = data.sample((1,)).expand(20, -1)
     noise = []
-    for loss in (dreg_loss, iwae_loss):
-        draws = torch.stack([gradient(chain, loss(chain, x, samples=100)) for _ in range(30)])
+    for objective in (DReG(100), Iwae(100)):
+        draws = torch.stack([gradient(chain, objective(chain, x)) for _ in range(30)])
         noise.append(draws.std(dim=0))
     assert (20.0 * noise[0] < noise[1]).all()

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from ancestral.evaluation import Estimate
-from ancestral.evaluation.flow import Solver, log_density
+from ancestral.bounds import Estimate, OdeBound, Solver
+from ancestral.bounds.flow import log_density
 from ancestral.evaluation.ode import evaluate_ode
-from ancestral.runs.ode import measure_ode
-from ancestral.samplers.flow import ProbabilityFlow
-from ancestral.schedules import Schedule
+from ancestral.models.diffusion.flow import ProbabilityFlow
+from ancestral.models.diffusion.schedules import Schedule
 from exact_score import Mixture, exact_ddpm
 from gaussian_ddpm import gaussian_ddpm
 from toys import NoisedGaussian, randn, spd
@@ -135,11 +134,10 @@ def test_real_data_have_the_bound_of_ode_and_last_law():
     mixture = gaussian(2)
     chain = exact_ddpm(mixture, log_linear())
     x = torch.tensor([[0.7, -0.4]])
-    found = evaluate_ode(
-        chain, ProbabilityFlow(chain), x.expand(800, 2), solver=Solver(1e-5, 1e-5), batch_size=300
-    )
+    how = OdeBound(solver=Solver(1e-5, 1e-5))
+    found = evaluate_ode(chain, x.expand(800, 2), how, batch_size=300)
     expected = closed_bound(chain, mixture, x, 200_000)
-    assert found.exact
+    assert found.json()["estimator"]["trace"] == "exact"
     assert abs(found.bound.mean - expected.mean) < 4.0 * math.hypot(found.bound.stderr, expected.stderr)
     assert found.bits_per_dim is None
     assert found.reconstruction + found.flow + found.dequantisation == pytest.approx(-found.bound.mean)
@@ -158,10 +156,7 @@ def test_integers_have_probabilities_that_sum_to_nearly_one():
     points = Mixture(shares, torch.linspace(-1.0, 1.0, 5)[:, None], torch.full((5, 1, 1), 1e-12))
     chain = exact_ddpm(points, Schedule.log_linear(30, first=4.0, last=-30.0), levels=5)
     x = torch.arange(5)[:, None]
-    found = [
-        evaluate_ode(chain, ProbabilityFlow(chain), one.expand(200, 1), solver=Solver(1e-4, 1e-4))
-        for one in x
-    ]
+    found = [evaluate_ode(chain, one.expand(200, 1), OdeBound(solver=Solver(1e-4, 1e-4))) for one in x]
     bounds = torch.tensor([each.bound.mean for each in found])
     assert 0.9 < float(bounds.exp().sum()) < 1.001
     assert float((bounds.exp() - shares).abs().max()) < 0.03
@@ -173,17 +168,19 @@ def test_several_draws_tell_their_own_error():
     chain = exact_ddpm(mixture, log_linear())
     x = mixture.noised(40.0).sample((40,))
     solver = Solver(1e-3, 1e-3, "hutchinson", probes=2)
-    one = measure_ode(chain, x, solver=solver, seed=1)
+    three = OdeBound(3, solver)
+    one = evaluate_ode(chain, x, OdeBound(solver=solver), seed=1)
     assert one.bound.stderr_estimator is None
-    found = measure_ode(chain, x, solver=solver, samples=3, batch_size=25, seed=1)
+    found = evaluate_ode(chain, x, three, batch_size=25, seed=1)
     assert 0 < found.bound.stderr_estimator < found.bound.stderr
     assert 0 < found.stderr_trace < found.bound.stderr_estimator
-    assert found.bound == measure_ode(chain, x, solver=solver, samples=3, batch_size=25, seed=1).bound
+    assert found.bound == evaluate_ode(chain, x, three, batch_size=25, seed=1).bound
     assert found.network_calls_per_image == pytest.approx(3 * (found.function_evaluations + 1))
-    assert measure_ode(chain, x, solver=Solver(1e-3, 1e-3, "hutchinson", 1)).stderr_trace is None
+    single = OdeBound(solver=Solver(1e-3, 1e-3, "hutchinson", 1))
+    assert evaluate_ode(chain, x, single).stderr_trace is None
     counted = [0]
     chain.network.register_forward_hook(lambda *_: counted.__setitem__(0, counted[0] + 1))
-    again = measure_ode(chain, x, solver=solver, samples=3, seed=1)
+    again = evaluate_ode(chain, x, three, seed=1)
     assert counted[0] == again.network_calls_per_image
     report = found.json()
     assert report["estimator"]["trace"] == "hutchinson"
@@ -198,20 +195,20 @@ def test_mistakes(monkeypatch):
         with pytest.raises(ValueError, match=name):
             Solver(**{name: value})
     with pytest.raises(ValueError, match="samples is 0"):
-        measure_ode(chain, x, samples=0)
+        OdeBound(0)
     with pytest.raises(ValueError, match="no examples"):
-        measure_ode(chain, x[:0])
+        evaluate_ode(chain, x[:0])
     mean = gaussian_ddpm(Schedule.linear(30), torch.zeros(2), torch.eye(2), prediction="mean")
     with pytest.raises(ValueError, match="prediction is 'mean'"):
-        measure_ode(mean, x)
+        evaluate_ode(mean, x)
     with pytest.raises(ValueError, match="T = 1"):
-        measure_ode(gaussian_ddpm(Schedule(torch.tensor([0.5])), torch.zeros(2), torch.eye(2)), x)
+        evaluate_ode(gaussian_ddpm(Schedule(torch.tensor([0.5])), torch.zeros(2), torch.eye(2)), x)
     toy = NoisedGaussian(Schedule.linear(6, first=0.1, last=0.6), torch.ones(2), spd(2, 1))
-    with pytest.raises(ValueError, match="NoisedGaussian: only a DDPM has a probability-flow ODE"):
-        measure_ode(toy, x)
+    with pytest.raises(ValueError, match="NoisedGaussian: only a diffusion model has a probability-flow ODE"):
+        evaluate_ode(toy, x)
     monkeypatch.setitem(sys.modules, "torchdiffeq", None)
     with pytest.raises(ValueError, match=r"needs torchdiffeq, .* pip install 'ancestral\[ode\]'"):
-        measure_ode(chain, x)
+        evaluate_ode(chain, x)
 
 
 def test_progress_moves_within_a_batch():
@@ -219,7 +216,7 @@ def test_progress_moves_within_a_batch():
     chain = exact_ddpm(three(), log_linear())
     seen: list[tuple[int, int]] = []
     x = three().noised(40.0).sample((20,))
-    measure_ode(chain, x, samples=2, batch_size=15, progress=lambda *state: seen.append(state))
+    evaluate_ode(chain, x, OdeBound(2), batch_size=15, progress=lambda *state: seen.append(state))
     counts = [done for done, _ in seen]
     assert {total for _, total in seen} == {20}
     assert counts == sorted(counts)

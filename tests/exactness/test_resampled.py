@@ -9,13 +9,14 @@ import torch
 
 from ancestral.config import HVAEConfig, VAEConfig
 from ancestral.distributions import DiagonalNormal, FullNormal
-from ancestral.objectives import dreg_loss, iwae_loss
-from ancestral.resampled import chosen, resampled_loss
+from ancestral.objectives import DReG, Few, Iwae, NegativeElbo
+from ancestral.objectives.importance import chosen
+from ancestral.training.objective import objective_of
 from weighted import TINY, each_toy, gradient, tiny, toy
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-WHOLE = {False: iwae_loss, True: dreg_loss}
+WHOLE = {False: Iwae, True: DReG}
 each_model = pytest.mark.parametrize("model", TINY.values(), ids=TINY.keys())
 each_gradient = pytest.mark.parametrize("doubly", [False, True], ids=["iwae", "dreg"])
 
@@ -25,9 +26,9 @@ each_gradient = pytest.mark.parametrize("doubly", [False, True], ids=["iwae", "d
 def test_the_value_and_terms_are_those_of_all_draws(model, doubly):
     chain, x = tiny(model)
     torch.manual_seed(3)
-    expected = WHOLE[doubly](chain, x, samples=6)
+    expected = WHOLE[doubly](6)(chain, x)
     torch.manual_seed(3)
-    found = resampled_loss(chain, x, samples=6, kept=2, doubly=doubly)
+    found = Few(WHOLE[doubly](6), backward=2)(chain, x)
     torch.testing.assert_close(found.value, expected.value)
     torch.testing.assert_close(found.terms, expected.terms)
 
@@ -41,11 +42,9 @@ def test_the_gradient_has_the_same_mean(model, doubly):
     differences = []
     for seed in range(60):
         torch.manual_seed(seed)
-        whole = gradient(chain, WHOLE[doubly](chain, xs, samples=5))
+        whole = gradient(chain, WHOLE[doubly](5)(chain, xs))
         torch.manual_seed(seed)
-        differences.append(
-            gradient(chain, resampled_loss(chain, xs, samples=5, kept=2, doubly=doubly)) - whole
-        )
+        differences.append(gradient(chain, Few(WHOLE[doubly](5), backward=2)(chain, xs)) - whole)
     stacked = torch.stack(differences)
     z = stacked.mean(dim=0) / (stacked.std(dim=0) / math.sqrt(len(stacked)) + 1e-12)
     assert float(z.abs().max()) < 5.0
@@ -66,12 +65,12 @@ def test_draws_made_again_have_the_gradient_of_the_path_of_all(model, doubly, mo
     """In every draw: q's noise for the chosen ones is worked out from where they fell."""
     chain, x = tiny(model)
     torch.manual_seed(3)
-    again = gradient(chain, resampled_loss(chain, x, samples=6, kept=2, doubly=doubly))
+    again = gradient(chain, Few(WHOLE[doubly](6), backward=2)(chain, x))
     # Without it the path of all draws is differentiated, as of a law that has none.
     monkeypatch.delattr(DiagonalNormal, "redrawn")
     monkeypatch.delattr(FullNormal, "redrawn")
     torch.manual_seed(3)
-    whole = gradient(chain, resampled_loss(chain, x, samples=6, kept=2, doubly=doubly))
+    whole = gradient(chain, Few(WHOLE[doubly](6), backward=2)(chain, x))
     torch.testing.assert_close(again, whole, rtol=1e-9, atol=1e-11)
     assert float(whole.abs().max()) > 0.0
 
@@ -100,9 +99,9 @@ def test_of_equal_weights_each_draw_is_taken_once(name, doubly):
     chain, data = toy(name)
     x = data.sample((5,)) + 0.5
     torch.manual_seed(1)
-    expected = gradient(chain, WHOLE[doubly](chain, x, samples=7))
+    expected = gradient(chain, WHOLE[doubly](7)(chain, x))
     torch.manual_seed(1)
-    found = gradient(chain, resampled_loss(chain, x, samples=7, kept=7, doubly=doubly))
+    found = gradient(chain, Few(WHOLE[doubly](7), backward=7)(chain, x))
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
 
 
@@ -128,11 +127,12 @@ def test_which_chains_take_it():
         HVAEConfig(levels=2, width=3, latent_dims=(2, 1), **options),
     ):
         chain, x = tiny(model)
-        assert chain.loss_name == "negative IWAE-4 bound, DReG gradient of 2 draws by weight"
+        objective = objective_of(chain)
+        assert objective.name == "negative IWAE-4 bound, DReG gradient, gradient through 2 of 4 samples"
         torch.manual_seed(2)
-        loss = chain.training_loss(x)
+        loss = objective(chain, x)
         torch.manual_seed(2)
-        ours = gradient(chain, resampled_loss(chain, x, samples=4, kept=2, doubly=True))
+        ours = gradient(chain, Few(DReG(4), backward=2)(chain, x))
         torch.testing.assert_close(gradient(chain, loss), ours)
 
 
@@ -142,3 +142,7 @@ def test_mistakes(config):
         config(training_samples=4, backward_samples=2)
     with pytest.raises(ValueError, match="backward_samples is 5; it must be"):
         config(objective="iwae", training_samples=4, backward_samples=5)
+    with pytest.raises(ValueError, match="backward_samples is 5; it must be"):
+        Few(Iwae(4), backward=5)
+    with pytest.raises(ValueError, match="NegativeElbo has no importance weights to choose samples by"):
+        Few(NegativeElbo(4), backward=2)

@@ -14,15 +14,16 @@ The draws there are, by what makes them (the shapes are n examples, k paths for 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from ancestral.build import build_chain
-from ancestral.chain import Chain
 from ancestral.config import DDPMConfig, FlowConfig, HVAEConfig, LikelihoodConfig, VAEConfig
-from ancestral.spec import DataSpec
+from ancestral.core.chain import Chain
+from ancestral.core.spec import DataSpec
+from ancestral.experiments.build import build_chain
+from ancestral.objectives import Objective
+from ancestral.training.objective import objective_of
 from golden.tape import numpy_for, tape
 
 RENAMED = {}
@@ -140,8 +141,12 @@ class Case:
     """A chain with its weights, a batch x, (n, *shape), and its training loss of such a batch."""
 
     chain: Chain
-    loss: Callable
+    objective: Objective
     x: torch.Tensor
+
+    def loss(self, x):
+        """The training loss of x."""
+        return self.objective(self.chain, x)
 
 
 @contextlib.contextmanager
@@ -160,18 +165,19 @@ def build(name):
     config, spec = CASES[name]
     chain = build_chain(config, spec, train=data(spec, 20, "train")).double()
     fill(chain)
-    chain.at_step(STEP)
-    case = Case(chain, chain.training_loss, data(spec, 6, "batch"))
+    objective = objective_of(chain)
+    objective.at_step(STEP)
+    case = Case(chain, objective, data(spec, 6, "batch"))
     if name == "ddpm-mean-importance":
         observe(case)
     return case
 
 
 def observe(case):
-    """Show the chain the losses of a few batches."""
+    """Show the objective the losses of a few batches."""
     with tape("observed"), torch.no_grad():
         for _ in range(OBSERVED):
-            case.chain.observe(case.loss(case.x).seen)
+            case.objective.observe(case.loss(case.x).seen)
 
 
 def data(spec, n, key):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ancestral.build import build_chain
 from ancestral.config import DDPMConfig
+from ancestral.core.spec import DataSpec
+from ancestral.experiments.build import build_chain
 from ancestral.networks import Fourier, TimeMLP, Transformer, UNet
 from ancestral.networks.fourier import widened
-from ancestral.spec import DataSpec
 
 
 class Asked(nn.Module):

@@ -10,7 +10,7 @@ from ancestral.networks.ladder import (
     VECTOR,
     BottomUp,
     Head,
-    Posterior,
+    PosteriorNetwork,
     Residual,
     TopDown,
     level_sizes,
@@ -46,7 +46,7 @@ def test_residual_starts_as_the_identity_and_then_is_not(spatial):
 
 
 def test_posterior_starts_at_no_departure_from_the_prior_and_reads_both_inputs():
-    net = Posterior(16, 8, spatial=True)
+    net = PosteriorNetwork(16, 8, spatial=True)
     stream, features = torch.randn(2, 16, 4, 4), torch.randn(2, 16, 4, 4)
     assert torch.equal(net(stream, features), torch.zeros(2, 8, 4, 4))
     nn.init.normal_(net.out.weight)

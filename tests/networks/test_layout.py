@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ancestral.networks import ConvDecoder, ConvEncoder, UNet
 from ancestral.networks.conv import channels_last
 from ancestral.networks.deep_ladder import Plan, deep_parts
-from ancestral.networks.ladder import BottomUp, Head, Posterior, TopDown, level_sizes
+from ancestral.networks.ladder import BottomUp, Head, PosteriorNetwork, TopDown, level_sizes
+from ancestral.training.objective import objective_of
 from tiny import MODELS, built, images
 
 N = 5
@@ -90,7 +91,7 @@ def ladder() -> tuple[nn.Module, Step]:
     """Two levels as ``LadderHVAE`` uses them: the first stream is one parameter for all examples."""
     sizes = level_sizes(SIZE, 2)
     up = BottomUp(3, 16, size=SIZE, sizes=sizes, spatial=True, dropout=0.1)
-    posteriors = [Posterior(16, 8, spatial=True) for _ in sizes]
+    posteriors = [PosteriorNetwork(16, 8, spatial=True) for _ in sizes]
     downs = [TopDown(16, 4, spatial=True, size_below=below) for below in (SIZE, sizes[0])]
     head = Head(16, 6, spatial=True, kernel=3)
     start = nn.Parameter(torch.randn(16, *sizes[1]))
@@ -170,7 +171,8 @@ def test_every_layer_of_a_chain_keeps_the_order(model, bf16, perturb, monkeypatc
     monkeypatch.setitem(globals(), "SIZES", {(14, 14), (7, 7), (4, 4), (8, 8)})
     data = images(size=14, channels=3)
     chain = perturb(built(MODELS[model], data)).train()
-    watch = watched(lambda: chain.training_loss(data.train.x[:N]).value, LAYERS, bf16=bf16)
+    objective = objective_of(chain)
+    watch = watched(lambda: objective(chain, data.train.x[:N]).value, LAYERS, bf16=bf16)
     assert watch.seen > 20
     laws = (f"({N}, 6, 14, 14)", f"({N}, 4,")
     assert [line for line in watch.astray if not any(shape in line for shape in laws)] == []

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ancestral.networks import ConvDecoder, ConvEncoder, TimeMLP, Transformer, UNet
 from ancestral.networks.attention import SelfAttention
 from ancestral.networks.deep_ladder import Plan, deep_parts
-from ancestral.networks.ladder import BottomUp, Posterior, TopDown, level_sizes
+from ancestral.networks.ladder import BottomUp, PosteriorNetwork, TopDown, level_sizes
 from ancestral.networks.recompute import Block
 
 Call = Callable[[], Tensor]
@@ -46,7 +46,7 @@ def conv(dropout: float) -> tuple[nn.Module, Call]:
 def ladder(dropout: float) -> tuple[nn.Module, Call]:
     sizes = level_sizes((8, 8), 2)
     up = BottomUp(1, 16, size=(8, 8), sizes=sizes, spatial=True, blocks=2, dropout=dropout)
-    q = Posterior(16, 8, spatial=True, dropout=dropout)
+    q = PosteriorNetwork(16, 8, spatial=True, dropout=dropout)
     down = TopDown(16, 8, spatial=True, size_below=sizes[0], blocks=2, dropout=dropout)
     x = torch.randn(3, 1, 8, 8)
 

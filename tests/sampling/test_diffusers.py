@@ -11,11 +11,13 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, HeunDiscreteScheduler
 from torch import Tensor, nn
 
-from ancestral.diffusion import DDPM, Prediction
-from ancestral.samplers import Sampler
-from ancestral.scaling import Scaling
-from ancestral.schedules import Schedule
-from ancestral.spec import DataSpec
+from ancestral._internal.randomness import GeneratorNoise
+from ancestral.core.spec import DataSpec
+from ancestral.models.diffusion import PARAMETRIZATIONS, Diffusion
+from ancestral.models.diffusion.schedules import Schedule
+from ancestral.parts.scaling import Scaling
+from ancestral.sampling import Sampler
+from ancestral.sampling.samplers import End
 
 SCHEDULES: dict[str, Callable[[int], Schedule]] = {
     "linear": lambda T: Schedule.linear(T, first=1e-4, last=0.02),
@@ -54,29 +56,27 @@ class Network(nn.Module):
         return torch.sin(z + 3.0 * time.reshape(-1, 1, 1, 1))
 
 
-def chain_of(schedule: str, T: int, prediction: str) -> DDPM:
-    spec = DataSpec((2, 3, 3))
-    return DDPM(
+def chain_of(schedule: str, T: int, prediction: str) -> Diffusion:
+    return Diffusion(
         Network(),
-        schedule=SCHEDULES[schedule](T),
-        scaling=Scaling(spec).double(),
-        spec=spec,
-        prediction=prediction,
-    )
+        SCHEDULES[schedule](T),
+        scaling=Scaling(DataSpec((2, 3, 3))),
+        parametrization=PARAMETRIZATIONS[prediction],
+    ).double()
 
 
-def theirs(kind: type, chain: DDPM, **options):
+def theirs(kind: type, chain: Diffusion, **options):
     scheduler = kind(
         num_train_timesteps=chain.T,
         trained_betas=chain.schedule.betas.numpy(),
-        prediction_type=PREDICTIONS[chain.prediction],
+        prediction_type=PREDICTIONS[chain.parametrization.name],
         **options,
     )
     assert scheduler.alphas_cumprod.dtype == torch.float64
     return scheduler
 
 
-def asked(chain: DDPM, z: Tensor, t: Tensor) -> Tensor:
+def asked(chain: Diffusion, z: Tensor, t: Tensor) -> Tensor:
     """The network where they would ask it; their t counts from 0."""
     return chain.network(z, ((t.double() + 1.0) / chain.T).expand(len(z)))
 
@@ -88,12 +88,12 @@ def noises(seed: int = 7) -> Iterator[Tensor]:
         yield torch.randn(4, 2, 3, 3, dtype=torch.float64, generator=generator)
 
 
-def ours(chain: DDPM, sampler: Sampler, seed: int = 7) -> list[Tensor]:
+def ours(chain: Diffusion, sampler: Sampler, seed: int = 7) -> list[Tensor]:
     """z at each level visited, then û."""
-    torch.manual_seed(seed)
-    states = [state for _, state in sampler.generate(chain, 4)]
-    assert isinstance(states[-1], Prediction)
-    return [*states[:-1], states[-1].data]
+    noise = GeneratorNoise(torch.Generator().manual_seed(seed))
+    *states, last = [state for _, state in sampler.states(chain, 4, noise)]
+    assert isinstance(last, End)
+    return [*states, last.prediction]
 
 
 def same(found: list[Tensor], expected: list[Tensor]) -> None:
@@ -117,7 +117,7 @@ def test_ddim(schedule, prediction, T, steps, eta):
         z = expected[-1]
         drawn = next(noise) if eta else None
         expected.append(scheduler.step(asked(chain, z, t), t, z, eta=eta, variance_noise=drawn).prev_sample)
-    same(ours(chain, Sampler("ddim", steps, eta, "diffusers")), expected)
+    same(ours(chain, Sampler.named("ddim", steps, eta, "diffusers")), expected)
 
 
 @pytest.mark.parametrize("name", ["dpm++2m", "dpm++2m-sde"])
@@ -136,7 +136,7 @@ def test_dpm_solver(schedule, prediction, T, steps, name):
         z = expected[-1]
         drawn = next(noise) if name.endswith("sde") else None
         expected.append(scheduler.step(asked(chain, z, t), t, z, variance_noise=drawn).prev_sample)
-    same(ours(chain, Sampler(name, steps, spacing="diffusers")), expected)
+    same(ours(chain, Sampler.named(name, steps, spacing="diffusers")), expected)
 
 
 # One step of theirs starts at the level with the least noise, where nothing is left to do; ours at T.
@@ -148,7 +148,7 @@ def test_heun(schedule, prediction, T, steps):
     chain = chain_of(schedule, T, prediction)
     scheduler = theirs(HeunDiscreteScheduler, chain, use_karras_sigmas=True)
     scheduler.set_timesteps(steps)
-    assert len(scheduler.timesteps) == Sampler("heun", steps).calls(chain)
+    assert len(scheduler.timesteps) == Sampler.named("heun", steps).calls(chain)
     # Their state is z/α = z √(1 + ς²), as Karras et al. have it.
     width = [(1.0 + scheduler.sigmas[i].square()).sqrt() for i in (0, *range(2, 2 * steps, 2), 2 * steps - 1)]
     x = next(noises()) * width[0]
@@ -158,7 +158,7 @@ def test_heun(schedule, prediction, T, steps):
         x = scheduler.step(asked(chain, z, t), t, x).prev_sample
         if scheduler.state_in_first_order or len(expected) == steps:
             expected.append(x / width[len(expected)])
-    same(ours(chain, Sampler("heun", steps, spacing="diffusers")), expected)
+    same(ours(chain, Sampler.named("heun", steps, spacing="diffusers")), expected)
 
 
 @torch.no_grad()
@@ -168,7 +168,7 @@ def test_the_network_is_asked_between_levels_where_they_ask_it():
     chain.network.register_forward_pre_hook(lambda _, args: times.append(float(args[1][0])))
     scheduler = theirs(HeunDiscreteScheduler, chain, use_karras_sigmas=True)
     scheduler.set_timesteps(10)
-    ours(chain, Sampler("heun", 10, spacing="diffusers"))
+    ours(chain, Sampler.named("heun", 10, spacing="diffusers"))
     torch.testing.assert_close(
         torch.tensor(times).double(), (scheduler.timesteps + 1) / 1000, rtol=1e-6, atol=0
     )

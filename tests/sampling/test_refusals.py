@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ancestral.samplers import SAMPLERS, Sampler, draw, trajectory
+from ancestral.sampling import SAMPLERS, Ancestral, Ddim, Sampler, draw, trajectory
 from few_steps import chain_of
 from tiny import MODELS, built, images
 
@@ -24,34 +24,34 @@ from tiny import MODELS, built, images
 )
 def test_options_that_make_no_sense(options, message):
     with pytest.raises(ValueError, match=message):
-        Sampler(**options)
+        Sampler.named(**options)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_more_steps_than_levels(name):
-    sampler = Sampler(name, 31)
+    sampler = Sampler.named(name, 31)
     for refuse in (sampler.check, sampler.calls, lambda chain: draw(chain, 2, sampler=sampler)):
         with pytest.raises(ValueError, match="steps is 31; it must be from 1 to 30"):
             refuse(chain_of())
 
 
 def test_dpm_solver_with_diffusers_spacing_leaves_one_level_out():
-    assert Sampler("dpm++2m", 29, spacing="diffusers").calls(chain_of()) == 29
+    assert Sampler.named("dpm++2m", 29, spacing="diffusers").calls(chain_of()) == 29
     with pytest.raises(ValueError, match="steps with diffusers' spacing is 30; it must be from 1 to 29"):
-        Sampler("dpm++2m", 30, spacing="diffusers").check(chain_of())
+        Sampler.named("dpm++2m", 30, spacing="diffusers").check(chain_of())
 
 
 def test_a_mean_is_not_defined_between_levels():
     with pytest.raises(ValueError, match="Use spacing snr, or another sampler"):
-        Sampler("heun", 5, spacing="diffusers").check(chain_of(prediction="mean"))
-    Sampler("heun", 5).check(chain_of(prediction="mean"))
+        Sampler.named("heun", 5, spacing="diffusers").check(chain_of(prediction="mean"))
+    Sampler.named("heun", 5).check(chain_of(prediction="mean"))
 
 
-def test_only_a_ddpm_has_levels_to_leave_out():
+def test_only_a_diffusion_has_levels_to_leave_out():
     chain = built(MODELS["vae-mlp"], images())
-    assert Sampler().check(chain) is None
-    for sampler in (Sampler("ddim"), Sampler(steps=3)):
-        with pytest.raises(ValueError, match="for a VAE: only a DDPM has levels to leave out"):
+    assert Ancestral().check(chain) is None
+    for sampler in (Ddim(), Ancestral(3)):
+        with pytest.raises(ValueError, match="for a VAE: only a diffusion model has levels to leave out"):
             draw(chain, 2, sampler=sampler)
 
 
@@ -60,4 +60,4 @@ def test_other_numbers(what, value):
     chain, options = chain_of(), {"n": 3, what: value}
     call = trajectory if what == "frames" else draw
     with pytest.raises(ValueError, match=f"{what} is {value!r}"):
-        call(chain, options.pop("n"), sampler=Sampler("ddim", 2), **options)
+        call(chain, options.pop("n"), sampler=Sampler.named("ddim", 2), **options)

@@ -10,9 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ancestral.diffusion import DDPM, PREDICTIONS
-from ancestral.samplers import Sampler, grids, solvers
-from ancestral.schedules import Schedule
+from ancestral._internal.randomness import GeneratorNoise, Noise
+from ancestral.distributions import DiagonalNormal
+from ancestral.models.diffusion import PARAMETRIZATIONS, Diffusion
+from ancestral.models.diffusion.schedules import Schedule
+from ancestral.parts.priors import Prior
+from ancestral.sampling import Ddim, DpmSolver, Heun, Sampler
 from gaussian_ddpm import gaussian_ddpm
 from toys import randn, spd
 
@@ -25,7 +28,7 @@ def problem() -> tuple[Tensor, Tensor]:
     return 0.5 * randn(3, seed=1), spd(3, 2)
 
 
-def fine(prediction: str = "velocity") -> DDPM:
+def fine(prediction: str = "velocity") -> Diffusion:
     """Levels so many that any number of steps is as even as it should be."""
     schedule = Schedule.log_linear(4000, first=6.0, last=-6.0)
     return gaussian_ddpm(schedule, *problem(), prediction=prediction)
@@ -43,9 +46,13 @@ def flow(z: Tensor, bar_t: Tensor, bar_s: Tensor) -> Tensor:
     return bar_s.sqrt() * mean + (score * width(bar_s)) @ axes.T
 
 
-def states(chain: DDPM, sampler: Sampler, n: int) -> list[Tensor]:
+def noise(seed: int = 0) -> GeneratorNoise:
+    return GeneratorNoise(torch.Generator().manual_seed(seed))
+
+
+def states(chain: Diffusion, sampler: Sampler, n: int) -> list[Tensor]:
     """z at each level visited, from the top."""
-    return [z for _, z in sampler.generate(chain, n)][:-1]
+    return [z for _, z in sampler.states(chain, n, noise())][:-1]
 
 
 @pytest.mark.parametrize(("name", "order"), ODES.items())
@@ -55,44 +62,63 @@ def test_the_order_in_which_the_exact_solution_is_reached(name, order):
     bar = chain.schedule.alpha_bar
     errors = []
     for steps in (20, 40, 80, 160):
-        torch.manual_seed(0)
-        first, *_, last = states(chain, Sampler(name, steps), 20)
+        first, *_, last = states(chain, Sampler.named(name, steps), 20)
         errors.append(float((last - flow(first, bar[-1], bar[1])).square().mean().sqrt()))
     ratios = [coarse / fine for coarse, fine in pairwise(errors)]
     assert all(0.85 * 2**order < ratio < 1.2 * 2**order for ratio in ratios[1:]), ratios
     assert errors[-1] < (0.02 if order == 1 else 0.0005)
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", PARAMETRIZATIONS)
 @pytest.mark.parametrize("name", [*ODES, "dpm++2m-sde"])
 @torch.no_grad()
 def test_the_samples_do_not_depend_on_what_is_predicted(name, prediction):
     ends = []
     for kind in (prediction, "data"):
-        torch.manual_seed(0)
         chain = gaussian_ddpm(Schedule.cosine(50), *problem(), prediction=kind)
-        *_, (_, last) = Sampler(name, 9).generate(chain, 5)
-        ends.append(last.data)
+        *_, (_, last) = Sampler.named(name, 9).states(chain, 5, noise())
+        ends.append(last.prediction)
     torch.testing.assert_close(*ends, rtol=1e-9, atol=1e-9)
 
 
-def law(chain: DDPM, sampler: Sampler, start: tuple[Tensor, Tensor], monkeypatch) -> tuple[Tensor, Tensor]:
+class Impulses(Noise):
+    """One drawn number is 1 for one example of the batch and 0 for all others; the last meets none."""
+
+    def __init__(self, n: int) -> None:
+        self.rows = iter(torch.eye(n))
+
+    def normal(self, shape, like):
+        return next(self.rows)[:, None].expand(shape)
+
+    def uniform(self, shape, like):
+        raise AssertionError
+
+    def seed(self):
+        raise AssertionError
+
+
+class Start(Prior):
+    """N(mean, variance), for one-dimensional data."""
+
+    def __init__(self, mean: Tensor, variance: Tensor) -> None:
+        super().__init__((1,))
+        self.mean, self.scale = mean, variance.sqrt()
+
+    def forward(self, n: int) -> DiagonalNormal:
+        return DiagonalNormal(self.mean.expand(n, 1), self.scale.expand(n, 1))
+
+
+def mean_and_variance(
+    chain: Diffusion, sampler: Sampler, start: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
     """Mean and variance of z at the last level, for one-dimensional data, from those at the first: exactly.
 
     All is affine: one example of the batch has no noise at all, and each other one of the drawn numbers.
     """
-    steps = sampler.steps
-    assert steps is not None
-    impulses = iter(torch.eye(steps + 1))
-
-    def impulse(z: Tensor) -> Tensor:
-        return next(impulses)[:, None]
-
-    monkeypatch.setattr(torch, "randn_like", impulse)
-    grid = grids.even_in_snr(chain.schedule, steps)
-    first = start[0] + start[1].sqrt() * next(impulses)[:, None]
-    weights = sampler._weights(grid)
-    *_, last = solvers.walk(chain, grid, weights, first, ahead=sampler.name == "heun")
+    assert sampler.steps is not None
+    n = sampler.steps + 1
+    chain.prior = Start(*start)
+    *_, (_, last), _ = sampler.states(chain, n, Impulses(n))
     # The last example met no impulse but that of a step which is not there.
     response = last[:-1] - last[-1]
     return last[-1], response.square().sum()
@@ -101,24 +127,24 @@ def law(chain: DDPM, sampler: Sampler, start: tuple[Tensor, Tensor], monkeypatch
 @pytest.mark.parametrize(
     ("sampler", "order"),
     [
-        (lambda steps: Sampler("ddim", steps), 1),
-        (lambda steps: Sampler("ddim", steps, 0.5), 1),
-        (lambda steps: Sampler("ddim", steps, 1.0), 1),
-        (lambda steps: Sampler("dpm++2m", steps), 2),
-        (lambda steps: Sampler("dpm++2m-sde", steps), 2),
-        (lambda steps: Sampler("heun", steps), 2),
+        (lambda steps: Ddim(steps), 1),
+        (lambda steps: Ddim(steps, eta=0.5), 1),
+        (lambda steps: Ddim(steps, eta=1.0), 1),
+        (lambda steps: DpmSolver(steps), 2),
+        (lambda steps: DpmSolver(steps, stochastic=True), 2),
+        (lambda steps: Heun(steps), 2),
     ],
     ids=["ddim", "ddim 0.5", "ddim 1", "2m", "2m-sde", "heun"],
 )
 @torch.no_grad()
-def test_mean_and_variance_become_those_of_the_data(sampler: Callable[[int], Sampler], order, monkeypatch):
+def test_mean_and_variance_become_those_of_the_data(sampler: Callable[[int], Sampler], order):
     mean, variance = torch.tensor([0.7]), torch.tensor([[0.3]])
     chain = gaussian_ddpm(Schedule.log_linear(8000, first=5.0, last=-9.9), mean, variance)
     ends = chain.schedule.alpha_bar[[-1, 1]]
     top, end = [(bar.sqrt() * mean, bar * variance + 1.0 - bar) for bar in ends]
     errors = []
     for steps in (50, 100, 200):
-        found, spread = law(chain, sampler(steps), top, monkeypatch)
+        found, spread = mean_and_variance(chain, sampler(steps), top)
         errors.append(max(abs(float(found - end[0])), abs(float(spread - end[1]))))
     assert errors[-1] < (0.01 if order == 1 else 0.0005), errors
     assert all(coarse / fine > 0.85 * 2**order for coarse, fine in pairwise(errors)), errors
@@ -128,28 +154,24 @@ def test_mean_and_variance_become_those_of_the_data(sampler: Callable[[int], Sam
 @torch.no_grad()
 def test_ddim_with_eta_1_is_the_ancestral_sampler_on_its_levels(steps):
     chain = gaussian_ddpm(Schedule.cosine(50), *problem(), prediction="velocity")
-    torch.manual_seed(5)
-    found = list(Sampler("ddim", steps, 1.0).generate(chain, 4))
-    levels = [t for t, _ in found]
-    torch.manual_seed(5)
-    z = chain.p_top(4).sample()
-    for (t, state), (s, _) in pairwise(found):
+    *found, (end, last) = Ddim(steps, eta=1.0).states(chain, 4, noise(5))
+    levels, draws = [t for t, _ in found], noise(5)
+    z, denoise = draws.sample(chain.p_top(4)), chain.denoiser()
+    for (t, state), (s, _) in pairwise([*found, (end, None)]):
         torch.testing.assert_close(state, z, rtol=1e-9, atol=1e-9)
-        reverse = chain.reverse(z, t, s)
-        z = reverse.mean if s == 0 else reverse.sample()
-    torch.testing.assert_close(chain.data_law(found[-1][1]).mean, z, rtol=1e-9, atol=1e-9)
+        denoised = denoise(z, denoise.level(t))
+        z = denoise.last(denoised, z, t).mean if s == 0 else draws.sample(denoise.step(denoised, z, t, s))
+    torch.testing.assert_close(last.distribution.mean, z, rtol=1e-9, atol=1e-9)
     if steps == chain.T:
-        assert levels == list(range(50, -1, -1))
+        assert levels == list(range(50, 0, -1))
 
 
 @torch.no_grad()
 def test_the_first_steps_of_dpm_solver_are_ddim():
     chain = fine()
-    for name, eta in (("dpm++2m", 0.0), ("dpm++2m-sde", 1.0)):
-        torch.manual_seed(1)
-        plain = states(chain, Sampler("ddim", 7, eta), 4)
-        torch.manual_seed(1)
-        second = states(chain, Sampler(name, 7), 4)
+    for stochastic in (False, True):
+        plain = states(chain, Ddim(7, eta=float(stochastic)), 4)
+        second = states(chain, DpmSolver(7, stochastic=stochastic), 4)
         torch.testing.assert_close(plain[:2], second[:2], rtol=1e-12, atol=1e-12)
         assert (plain[2] - second[2]).abs().max() > 1e-3
 
@@ -158,9 +180,7 @@ def test_the_first_steps_of_dpm_solver_are_ddim():
 def test_heun_is_the_trapezoidal_rule_of_karras():
     """Algorithm 1 of Karras et al. 2022, in their own variables."""
     chain = gaussian_ddpm(Schedule.linear(60, first=0.01, last=0.3), *problem(), prediction="data")
-    sampler = Sampler("heun", 8)
-    torch.manual_seed(2)
-    found = list(sampler.generate(chain, 4))
+    found = list(Heun(8).states(chain, 4, noise(2)))
     bar = chain.schedule.alpha_bar
 
     def slope(x: Tensor, t: int) -> tuple[Tensor, float]:

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ancestral._internal.precision import autocast
 from ancestral.config import DDPMConfig, VAEConfig
-from ancestral.precision import autocast
-from ancestral.runs import fit
+from ancestral.experiments.runs import fit
 from ancestral.training import TrainingState, train
 from tiny import TRAINING, built, images
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ancestral.atomic import write_text_atomically
+from ancestral._internal.atomic import write_text_atomically
 from ancestral.training import CheckpointError, load_checkpoint, save_checkpoint
 from ancestral.training import checkpoint as module
 from ancestral.training.checkpoint import checkpoints, prune

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from ancestral.config import DDPMConfig, HVAEConfig, VAEConfig
-from ancestral.runs import RunFolder, fit
+from ancestral.core.batch import Batch
+from ancestral.experiments.runs import RunFolder, fit
+from ancestral.models.vae import VAE
 from ancestral.training import TrainingState, gradient, train
-from ancestral.vae import VAE
 from tiny import MODELS, TRAINING, built, images, vectors
 
 # Torch's own modules warn while it compiles.
@@ -120,10 +121,10 @@ def test_a_compiled_run_that_was_stopped_is_the_one_that_was_not(tmp_path):
 class Breaks(VAE):
     """A chain that looks at its data, which no graph can do."""
 
-    def training_loss(self, x):
+    def features(self, x):
         if float(x.double().mean()) < -1.0:
             raise RuntimeError("never")
-        return super().training_loss(x)
+        return super().features(x)
 
 
 def test_where_compiling_fails_training_says_so_and_goes_on():
@@ -139,19 +140,20 @@ def test_where_compiling_fails_training_says_so_and_goes_on():
     assert one.compiled is False
 
 
+@pytest.mark.slow
 def test_auto_compiles_long_runs_only(monkeypatch):
     data = images()
     for steps, expected in ((100, False), (2_000, False), (10_000_000, True)):
         one = state(MODELS["vae-mlp"], replace(TRAINING, steps=steps), data)
-        assert gradient.Gradient(one, note=print)._worth_compiling(data.train.x[:16]) is expected
+        assert gradient.Gradient(one, note=print)._worth_compiling(Batch(data.train.x[:16])) is expected
     # The same steps of a model with more arithmetic take longer.
     points = vectors()
     for width, expected in ((16, False), (4096, True)):
         one = state(DDPMConfig(T=12, width=width, blocks=2), replace(TRAINING, steps=20_000), points)
-        assert gradient.Gradient(one, note=print)._worth_compiling(points.train.x[:16]) is expected
+        assert gradient.Gradient(one, note=print)._worth_compiling(Batch(points.train.x[:16])) is expected
 
 
 def test_auto_leaves_convolutions_on_a_cpu_alone():
     data = images()
     one = state(MODELS["ddpm"], replace(TRAINING, steps=10_000_000), data)
-    assert gradient.Gradient(one, note=print)._worth_compiling(data.train.x[:16]) is False
+    assert gradient.Gradient(one, note=print)._worth_compiling(Batch(data.train.x[:16])) is False

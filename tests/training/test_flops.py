@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import ancestral
-from ancestral.speed import Work, count_work, training_work
+from ancestral.experiments.bench import Work, count_work, training_work
+from ancestral.training.objective import objective_of
 from tiny import MODELS, built, images
 
 
@@ -77,14 +78,14 @@ def test_a_vae_by_hand():
     decoder = 2 * n * (4 * 16 + 16 * 64)
     # Forward and both gradients, but for the gradient of the data.
     expected = 3 * (encoder + decoder) - 2 * n * widths[0] * widths[1]
-    assert training_work(chain, x) == Work(expected, 0)
+    assert training_work(chain, objective_of(chain), x) == Work(expected, 0)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_work_is_the_sum_over_examples_and_leaves_gradients_alone(name):
     data = images()
     chain = built(MODELS[name], data).train()
-    work = [training_work(chain, data.train.x[:n]).total for n in (2, 4, 8)]
+    work = [training_work(chain, objective_of(chain), data.train.x[:n]).total for n in (2, 4, 8)]
     # What is not per example (kernels made of others) does not grow: exactly linear, and nearly through 0.
     assert work[2] - work[1] == 2 * (work[1] - work[0]) > 0
     assert all(p.grad is None for p in chain.parameters())

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ancestral.build import build_chain
-from ancestral.chain import Chain
 from ancestral.config import TrainingConfig, VAEConfig
+from ancestral.core.batch import Batch
+from ancestral.core.chain import Chain
 from ancestral.data import Dataset
-from ancestral.elbo import Loss
+from ancestral.experiments.build import build_chain
+from ancestral.objectives import Loss, Objective
 from ancestral.training import StepRecord, TrainingDiverged, TrainingState, train
 from ancestral.training.loop import looked_at
 from tiny import MODELS, TRAINING, built, images, vectors, with_dropout
@@ -75,6 +76,16 @@ def test_dropout_is_on_while_training_only():
         assert one.chain.training
 
 
+class Own(Objective):
+    """The loss that a chain of these tests computes itself."""
+
+    name = "own"
+
+    def loss(self, chain: Chain, batch: Batch) -> Loss:
+        assert isinstance(chain, Recorder)
+        return chain.loss(batch.x)
+
+
 class Recorder(Chain):
     """A chain without latents to speak of, whose loss is w · its batch's first entries, scaled."""
 
@@ -94,7 +105,7 @@ class Recorder(Chain):
     def p_step(self, state, t):
         raise NotImplementedError
 
-    def training_loss(self, x: Tensor) -> Loss:
+    def loss(self, x: Tensor) -> Loss:
         self.batches.append(x.clone())
         if self.w.grad is not None:
             self.grads.append(self.w.grad.clone())
@@ -109,16 +120,16 @@ class Drawing(Recorder):
         super().__init__(spec)
         self.drawn: list[float] = []
 
-    def training_loss(self, x: Tensor) -> Loss:
+    def loss(self, x: Tensor) -> Loss:
         self.drawn.append(float(torch.rand(())))
-        return super().training_loss(x)
+        return super().loss(x)
 
 
 def test_every_step_of_every_seed_draws_its_own_numbers():
     data, drawn = vectors(), []
     for seed in (0, 0, 1):
         chain = Drawing(data.spec)
-        for _ in train(TrainingState(chain, replace(TRAINING, seed=seed, steps=30)), data):
+        for _ in train(TrainingState(chain, replace(TRAINING, seed=seed, steps=30), Own()), data):
             pass
         drawn.append(chain.drawn)
     assert drawn[0] == drawn[1]
@@ -129,7 +140,7 @@ def test_each_epoch_shows_every_example_once():
     data = vectors()
     chain = Recorder(data.spec)
     n = len(data.train)
-    for _ in train(TrainingState(chain, replace(TRAINING, batch_size=n // 3, steps=20)), data):
+    for _ in train(TrainingState(chain, replace(TRAINING, batch_size=n // 3, steps=20), Own()), data):
         pass
     seen = torch.cat(chain.batches)
     assert len(seen) > 5 * n
@@ -143,7 +154,7 @@ def test_the_gradient_per_dimension_is_clipped(slope, norm):
     """The loss is slope (w_1 + w_2) over D = 2 dimensions, so its gradient's norm is slope √2 / 2."""
     data = vectors()
     chain = Recorder(data.spec, slope=slope * 2**0.5)
-    records = list(train(TrainingState(chain, replace(TRAINING, clip=1.5, steps=3)), data))
+    records = list(train(TrainingState(chain, replace(TRAINING, clip=1.5, steps=3), Own()), data))
     assert [float(record.gradient_norm) for record in records] == pytest.approx([slope] * 3)
     assert [float(record.loss) for record in records[:1]] == pytest.approx([2 * slope * 2**0.5 + 5])
     assert [float(grad.norm()) for grad in chain.grads[1:]] == pytest.approx([norm] * 2, rel=1e-4)
@@ -157,8 +168,8 @@ class Broken(Recorder):
         self.at, self.what, self.bad = at, what, value
         self.before: dict[str, Tensor] = {}
 
-    def training_loss(self, x: Tensor) -> Loss:
-        loss = super().training_loss(x)
+    def loss(self, x: Tensor) -> Loss:
+        loss = super().loss(x)
         if len(self.batches) < self.at:
             return loss
         self.before = {name: p.detach().clone() for name, p in self.named_parameters()}
@@ -185,7 +196,7 @@ class Broken(Recorder):
 def test_divergence_stops_before_the_weights(what, named, value):
     data = vectors()
     chain = Broken(data.spec, at=5, what=what, value=value)
-    one, taken = TrainingState(chain, replace(TRAINING, log_every=50)), []
+    one, taken = TrainingState(chain, replace(TRAINING, log_every=50), Own()), []
     with pytest.raises(TrainingDiverged, match=f"diverged at step 5: {named} is not finite") as caught:
         taken.extend(train(one, data))
     assert (caught.value.step, caught.value.term) == (5, named)
@@ -208,12 +219,12 @@ def test_a_batch_that_is_too_large_is_refused():
 
 
 def test_data_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match=r"shape=\(2,\).*shape=\(1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"for vectors of 2 .*the data are grey images of 8 × 8"):
         next(train(state(vectors()), images()))
 
 
 def test_steps_lower_the_loss():
-    """Some hundred steps on one batch of points: the loss falls below that of a normal law of the data."""
+    """Some hundred steps on one batch of points: the loss falls below that of a normal of the data."""
     data = vectors(400)
     training = replace(TRAINING, steps=300, batch_size=64, learning_rate=5e-3)
     torch.manual_seed(0)

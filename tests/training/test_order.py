@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from ancestral.randomness import mixed, own_randomness, reseed
+from ancestral._internal.randomness import mixed, own_randomness, reseed
 from ancestral.training.order import DataOrder
 
 CPU = torch.device("cpu")

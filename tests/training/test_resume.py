@@ -10,7 +10,7 @@ import torch
 
 from ancestral.config import HVAEConfig, ModelConfig, TrainingConfig
 from ancestral.data import Dataset
-from ancestral.runs import RunFolder, fit
+from ancestral.experiments.runs import RunFolder, fit
 from ancestral.training import TrainingState, train
 from tiny import MODELS, TRAINING, built, images, with_dropout
 

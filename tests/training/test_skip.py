@@ -12,7 +12,7 @@ import torch
 
 from ancestral.cli.progress import describe
 from ancestral.config import TrainingConfig
-from ancestral.runs import fit
+from ancestral.experiments.runs import fit
 from ancestral.training import TrainingDiverged, TrainingState, gradient, train
 from tiny import MODELS, TRAINING, built, images
 

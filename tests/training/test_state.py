@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from ancestral.build import build_chain
 from ancestral.config import TrainingConfig, VAEConfig
+from ancestral.experiments.build import build_chain
 from ancestral.training import TrainingState, train
 from ancestral.training.state import model_tensors, restore_model
 from tiny import MODELS, TRAINING, built, images, vectors

@@ -10,7 +10,8 @@ import importlib
 import os
 import sys
 
-from ancestral import __version__, checks
+from ancestral import __version__
+from ancestral._internal import checks
 
 COMMANDS = {
     "train": "train a model on data, into a run folder; or go on with a run",

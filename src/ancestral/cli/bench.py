@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.cli.options import DataOptions, Flag
 from ancestral.cli.parsing import parse
 from ancestral.config import (
@@ -25,7 +25,7 @@ from ancestral.config import (
 )
 
 if TYPE_CHECKING:
-    from ancestral.speed import Ceilings, Machine, Measured
+    from ancestral.experiments.bench import Ceilings, Machine, Measured
 
 _HELP = """usage: ancestral bench [--seconds S] [--device auto|cpu|cuda] [--json]
        ancestral bench {vae,hvae,ddpm} --data D [options]
@@ -134,7 +134,7 @@ def _check(seconds: float) -> None:
 def _of_run(options: BenchRun) -> RunConfig:
     import dataclasses
 
-    from ancestral.runs import RunFolder
+    from ancestral.experiments.runs import RunFolder
 
     if not options.run.exists():
         near = checks.suggest(str(options.run), MODELS)
@@ -146,8 +146,8 @@ def _of_run(options: BenchRun) -> RunConfig:
 
 
 def _bench(options: Bench | _BenchModel, config: Callable[[], RunConfig] | None) -> None:
-    from ancestral.runs import pick_device
-    from ancestral.speed import measure_ceilings, measure_run, this_machine
+    from ancestral.experiments.bench import measure_ceilings, measure_run, this_machine
+    from ancestral.experiments.runs import pick_device
 
     device = pick_device(options.device)
     # What can be refused is refused before anything is measured.

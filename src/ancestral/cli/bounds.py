@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.cli.progress import example_progress
 
 
@@ -63,17 +63,17 @@ class BoundOptions:
 
 def annealing(options: BoundOptions) -> Any:
     """How Markov chains are led."""
-    from ancestral.evaluation import Annealing
+    from ancestral.bounds import Annealing
 
     return Annealing(options.ais_temperatures, options.ais_leapfrog)
 
 
 def check_chain(chain: Any, x: Any, options: BoundOptions) -> None:
     """Refuse bounds that a chain does not have, before any work."""
-    from ancestral.evaluation.amortisation import check_can_fit
-    from ancestral.evaluation.tighter import check_bound
+    from ancestral.bounds.fitted import check_can_fit
+    from ancestral.evaluation.evaluation import tighter_bound
 
-    check_bound(chain, options.bound, samples=options.samples)
+    tighter_bound(chain, options.bound, samples=options.samples, annealing=annealing(options))
     if options.bounds_picture is not None:
         check_can_fit(chain, x[:1].to("cpu"))
 
@@ -85,7 +85,8 @@ def more_of_bounds(
 
     ``rest`` are the batch size and the seed.
     """
-    from ancestral.evaluation import Fitting, bidirectional, bound_gaps, save_gaps
+    from ancestral.bounds import Fitting
+    from ancestral.evaluation import bidirectional, bound_gaps, save_gaps
 
     found: dict[str, Any] = {}
     lines: list[str] = []

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.cli.options import DataOptions, Flag
 from ancestral.cli.parsing import parse
 from ancestral.config import DDPMConfig, HVAEConfig, ModelConfig, TrainingConfig, VAEConfig
@@ -33,12 +33,14 @@ class Compare(DataOptions):
     """How many test examples to evaluate (the first ones); 0 for all."""
     levels: int | None = None
     """ddpm: random levels per example in the evaluation; by default all up to T = 100, and 16 above."""
-    importance_samples: int = 256
+    importance_samples: int = 64
     """Draws per example for log p(x) of the vae and hvae; 0 for none."""
     quality: int = 500
     """How many samples of each model to measure against as many test examples (fewer where the data are
     fewer; a ddpm's from 50 of its levels, and from each sampler at 5, 10 and 20 network calls for
     curve.png); 0 for none."""
+    seeds: int = 1
+    """Train each model with this many seeds, from --seed on, and show the spread of the ELBO over them."""
     json: Flag = False
     """Print comparison.json on standard output in place of the table."""
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
@@ -50,6 +52,7 @@ class Compare(DataOptions):
         checks.integer("n", self.n, low=0)
         checks.integer("importance_samples", self.importance_samples, low=0)
         checks.integer("quality", self.quality, low=0)
+        checks.integer("seeds", self.seeds, low=1, high=100)
         if self.levels is not None:
             checks.integer("levels", self.levels, low=1)
         if not self.models or len(set(self.models)) < len(self.models):
@@ -60,7 +63,7 @@ def run(arguments: list[str]) -> None:
     """The command."""
     options = parse(Compare, arguments, prog="ancestral compare")
     from ancestral.cli.progress import reading_progress, stop_on_signal
-    from ancestral.compare import Stopped, compare
+    from ancestral.experiments.compare import Stopped, compare
 
     chosen: dict[str, ModelConfig] = {"vae": options.vae, "hvae": options.hvae, "ddpm": options.ddpm}
     with stop_on_signal() as should_stop, contextlib.ExitStack() as stack:
@@ -74,7 +77,9 @@ def run(arguments: list[str]) -> None:
                 levels=options.levels,
                 importance_samples=options.importance_samples,
                 quality=options.quality,
+                seeds=options.seeds,
                 device=options.device,
+                stages=_print_stages,
                 reading=stack.enter_context(reading_progress()),
                 watch=_watcher(stack, options.training.batch_size),
                 should_stop=should_stop,
@@ -91,18 +96,30 @@ def run(arguments: list[str]) -> None:
                 continue
             print(f"written: {options.out / name}", file=sys.stderr)
     from ancestral.cli.progress import spoken
-    from ancestral.report import report
+    from ancestral.experiments.report import report
 
     # Last, so that its path is what a reader is left with.
     page = report(options.out, device=options.device, told=spoken("report"))
     print(f"written: {page}", file=sys.stderr)
 
 
+def _print_stages(stages: Any) -> None:
+    """What is going to be done, and about how long it takes."""
+    total = sum(stage.seconds for stage in stages)
+    print(f"plan: about {_about(total)} on this machine", file=sys.stderr)
+    for stage in stages:
+        print(f"  {stage.model:<5} {stage.what:<28} {_about(stage.seconds)}", file=sys.stderr)
+
+
+def _about(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
 def _watcher(stack: contextlib.ExitStack, batch_size: int) -> Callable[[str, int], Any]:
     from ancestral.cli.progress import example_progress, training_progress
-    from ancestral.compare import Stage
+    from ancestral.experiments.compare import Watching
 
-    def watch(kind: str, steps: int) -> Stage:
+    def watch(kind: str, steps: int) -> Watching:
         live = stack.enter_context(contextlib.ExitStack())
         report = live.enter_context(training_progress(kind, steps, batch_size))
         evaluating: list[Callable[[int, int], None]] = []
@@ -114,7 +131,7 @@ def _watcher(stack: contextlib.ExitStack, batch_size: int) -> Callable[[str, int
                 evaluating.append(live.enter_context(example_progress(f"{kind}: evaluating")))
             evaluating[0](done, total)
 
-        return Stage(report, progress, live.close)
+        return Watching(report, progress, live.close)
 
     return watch
 
@@ -123,7 +140,8 @@ def _print_table(compared: list[Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ancestral.comparison_table import NAMES, note, table
+    from ancestral.experiments.compare import differences
+    from ancestral.experiments.comparison_table import NAMES, note, paired_lines, table
 
     one = compared[0].figures
     title = f"{one['data']}: {one['n']} test examples, D = {one['dims']}"
@@ -134,3 +152,5 @@ def _print_table(compared: list[Any]) -> None:
     for concept, entries in table(compared):
         sheet.add_row(concept, *entries)
     Console(width=None if sys.stdout.isatty() else 140).print(sheet)
+    for line in paired_lines(differences(compared)):
+        print(line)

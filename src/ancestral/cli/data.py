@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.cli.options import DataChoices, Flag
 from ancestral.cli.parsing import parse
 from ancestral.config import DDPMConfig, HVAEConfig, ModelConfig, VAEConfig
@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> None:
     options = parse(Data, arguments, prog="ancestral data")
     config = options.data_config
     from ancestral.cli.progress import reading_progress
-    from ancestral.runs.loading import load_configured
+    from ancestral.experiments.runs.loading import load_configured
 
     with reading_progress() as progress:
         data = load_configured(config, progress=progress)
@@ -74,7 +74,8 @@ def _models(spec: Any) -> dict[str, str]:
     """What each model would be, with the options it has by default."""
     import torch
 
-    from ancestral.build import build_chain
+    from ancestral.experiments.build import build_chain
+    from ancestral.training.objective import objective_of
 
     kinds: dict[str, ModelConfig] = {"vae": VAEConfig(), "hvae": HVAEConfig(), "ddpm": DDPMConfig()}
     found = {}
@@ -88,7 +89,7 @@ def _models(spec: Any) -> dict[str, str]:
         weights = sum(parameter.numel() for parameter in chain.parameters())
         found[name] = (
             f"{type(chain).__name__}, {weights:,} parameters, p(x|z_1) {chain.summary.likelihood}; "
-            f"loss: {chain.loss_name}"
+            f"loss: {objective_of(chain).name}"
         )
     return found
 

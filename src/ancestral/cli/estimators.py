@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.cli.options import AllLevels
 
 
@@ -53,61 +53,57 @@ def check_estimator(options: Any) -> None:
         )
 
 
-def levels_of(chain: Any, options: Any) -> int | None:
-    """How many random levels stand for all; None for a sweep, a path or an ODE. Refuses what has none."""
-    from ancestral.evaluation import default_levels
-    from ancestral.evaluation.levels import LEVELS
-    from ancestral.marginal import MarginalChain
-
+def check_levels(chain: Any, options: Any) -> dict[str, Any]:
+    """The estimator's options as ``evaluate`` takes them. Rejects those that the chain does not have."""
     given: int | AllLevels | None = options.levels
-    if options.estimator is not None and not isinstance(chain, MarginalChain):
+    if options.estimator is not None and not chain.single_levels:
         raise ValueError(
             f"estimator is {options.estimator}, for a {type(chain).__name__}: only a DDPM's bound can be had "
             "in several ways. Leave it out."
         )
-    if given == "all" and not isinstance(chain, MarginalChain):
+    if given == "all" and not chain.single_levels:
         raise ValueError(
             f"levels is all, for a {type(chain).__name__}: its ELBO is of whole paths, and only a DDPM's can "
             "be had from some levels. Leave it out."
         )
-    if (
-        isinstance(chain, MarginalChain)
-        and chain.continuous
-        and (options.estimator == "sweep" or given == "all")
-    ):
+    sweep = options.estimator == "sweep" or given == "all"
+    if chain.continuous and sweep:
         asked = "the estimator is sweep" if options.estimator == "sweep" else "levels is all"
         raise ValueError(
-            f"{asked}, and the run is of continuous time, which has no levels to sweep over. Say --estimator "
+            f"{asked}, and the run is of continuous time, which has no levels to sweep over. Use --estimator "
             "sampled, with --levels N."
         )
-    if options.estimator in ("sweep", "ode") or given == "all":
-        return None
-    levels = default_levels(chain) if given is None else given
+    levels = given if isinstance(given, int) else None
     if options.estimator == "sampled" and levels is None:
+        from ancestral.bounds import LEVELS
+
         levels = LEVELS
     if levels is None and options.draws is not None:
-        raise ValueError(
-            f"draws is {options.draws} and all levels are swept over. Leave it out, or use --estimator "
-            "sampled."
-        )
-    return levels
+        from ancestral.bounds import SampledLevelsBound, default_bound
+
+        if not isinstance(default_bound(chain), SampledLevelsBound):
+            raise ValueError(
+                f"draws is {options.draws} and all levels are swept over. Leave it out, or use --estimator "
+                "sampled."
+            )
+    return {"levels": levels, "draws": options.draws, "sweep": sweep}
 
 
 def measured_ode(chain: Any, x: Any, options: Any, progress: Callable[[int, int], None]) -> Any:
     """The ODE's likelihood, with these options."""
-    from ancestral.evaluation.flow import Solver
-    from ancestral.runs.ode import measure_ode
+    from ancestral.evaluation.ode import evaluate_ode
+
+    return evaluate_ode(
+        chain, x, ode_bound(options), batch_size=options.batch_size, seed=options.seed, progress=progress
+    )
+
+
+def ode_bound(options: Any) -> Any:
+    """The bound that the options --ode.… describe."""
+    from ancestral.bounds import OdeBound, Solver
 
     ode: OdeOptions = options.ode
-    return measure_ode(
-        chain,
-        x,
-        solver=Solver(ode.rtol, ode.atol, ode.trace, ode.probes),
-        samples=1 if options.samples is None else options.samples,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        progress=progress,
-    )
+    return OdeBound(options.samples or 1, Solver(ode.rtol, ode.atol, ode.trace, ode.probes))
 
 
 def ode_table(result: Any) -> list[str]:
@@ -122,7 +118,9 @@ def ode_table(result: Any) -> list[str]:
         f"  dequantisation  {result.dequantisation:12.4f} nats, log q(z_1|x)",
     ]
     if result.stderr_trace is not None:
-        lines.append(f"  of the trace    ± {result.stderr_trace:.4f} nats ({result.solver.probes} probes)")
+        lines.append(
+            f"  of the trace    ± {result.stderr_trace:.4f} nats ({result.how.solver.probes} probes)"
+        )
     calls = f"{result.network_calls_per_image:.0f} network calls per example"
     return [
         *lines,

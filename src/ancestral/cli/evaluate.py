@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.cli.bounds import (
     BoundOptions,
     annealing,
@@ -19,7 +19,14 @@ from ancestral.cli.bounds import (
     likelihood_line,
     more_of_bounds,
 )
-from ancestral.cli.estimators import OdeOptions, check_estimator, levels_of, measured_ode, ode_table
+from ancestral.cli.estimators import (
+    OdeOptions,
+    check_estimator,
+    check_levels,
+    measured_ode,
+    ode_bound,
+    ode_table,
+)
 from ancestral.cli.options import AllLevels, Flag
 from ancestral.cli.parsing import parse
 from ancestral.config import Device
@@ -97,7 +104,7 @@ def run(arguments: list[str]) -> None:
     options = parse(Evaluate, arguments, prog="ancestral evaluate")
     from ancestral.cli.progress import example_progress
     from ancestral.evaluation import evaluate
-    from ancestral.runs import RunFolder, load_data_of, load_run, pick_device
+    from ancestral.experiments.runs import RunFolder, load_data_of, load_run, pick_device
 
     folder = RunFolder.open(options.run)
     config = folder.config
@@ -105,7 +112,9 @@ def run(arguments: list[str]) -> None:
         checks.integer("n", options.n, low=1)
     checks.integer("seed", options.seed, low=0)
     chain = load_run(options.run)
-    levels = levels_of(chain, options)
+    estimator = check_levels(chain, options)
+    if options.estimator == "ode":
+        ode_bound(options).check(chain)
     source = config.data.source if options.data is None else options.data
     data = load_data_of(folder, source=source)
     ruler = _ruler(chain, data, options)
@@ -115,7 +124,7 @@ def run(arguments: list[str]) -> None:
         check_two_latents(chain)
     x = data.split(options.split).x[: options.n]
     check_chain(chain, x, options)
-    rest = {"batch_size": options.batch_size, "seed": options.seed}
+    rest: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed}
     chain = chain.to(pick_device(options.device))
     result: Any
     with example_progress("evaluating") as progress:
@@ -127,8 +136,9 @@ def run(arguments: list[str]) -> None:
                 x,
                 bound=options.bound,
                 samples=options.samples,
-                levels=levels,
-                draws=options.draws or "importance",
+                store=folder.store,
+                split=options.split,
+                **estimator,
                 annealing=annealing(options),
                 progress=progress,
                 **rest,
@@ -159,29 +169,28 @@ def _ruler(chain: Any, data: Any, options: Evaluate) -> Any:
     if options.quality == 0 and options.sampler_curve is None:
         return None
     from ancestral.evaluation import Ruler
-    from ancestral.runs.curve import check_ddpm
-    from ancestral.runs.quality import check_count
+    from ancestral.experiments.runs.curve import check_few_steps
+    from ancestral.experiments.runs.quality import check_count
 
     check_count(options.quality)
     _sampler(chain, options).check(chain)
     if options.sampler_curve is not None:
-        check_ddpm(chain)
+        check_few_steps(chain)
     return Ruler.of(data, n=options.quality or _CURVE, features=options.quality_features)
 
 
 def _sampler(chain: Any, options: Evaluate) -> Any:
-    from ancestral.runs.quality import default_sampler
-    from ancestral.samplers import Sampler
+    from ancestral.sampling import Sampler, quick_sampler
 
     if options.quality_sampler == "ancestral" and options.quality_steps is None:
-        return default_sampler(chain)
-    return Sampler(options.quality_sampler, options.quality_steps)
+        return quick_sampler(chain)
+    return Sampler.named(options.quality_sampler, options.quality_steps)
 
 
 def _samples(chain: Any, ruler: Any, options: Evaluate) -> tuple[dict[str, Any], list[str]]:
     """What is found of the samples, and the same for a person."""
     from ancestral.evaluation import save_curve
-    from ancestral.runs import measure_samplers, measure_samples
+    from ancestral.experiments.runs import measure_samplers, measure_samples
 
     found: dict[str, Any] = {}
     lines: list[str] = []
@@ -192,7 +201,7 @@ def _samples(chain: Any, ruler: Any, options: Evaluate) -> tuple[dict[str, Any],
         lines += _quality_lines(measured)
     if options.sampler_curve is not None:
         compared = measure_samplers(chain, ruler, final=final, seed=seed)
-        save_curve(options.sampler_curve, compared.curve)
+        save_curve(options.sampler_curve, compared.curve.json())
         print(f"written: {options.sampler_curve}", file=sys.stderr)
         found["sampler_curve"] = compared.json()
         lines += columns(compared.curve.table())
@@ -236,7 +245,7 @@ def _table(result: Any, T: int) -> list[str]:
 
 def _quality_lines(measured: Any) -> list[str]:
     """The distances of the samples, beside their floor."""
-    from ancestral.evaluation import Estimate
+    from ancestral.bounds import Estimate
 
     quality = measured.json()
     found, floor = quality["distance"], quality["floor"]

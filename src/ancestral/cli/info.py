@@ -26,7 +26,7 @@ class Info:
 def run(arguments: list[str]) -> None:
     """The command."""
     options = parse(Info, arguments, prog="ancestral info")
-    from ancestral.runs import RunFolder
+    from ancestral.experiments.runs import RunFolder
 
     folder = RunFolder.open(options.run)
     facts = _facts(folder)

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.cli.options import ExampleOptions, opened
 from ancestral.cli.parsing import parse
 from ancestral.cli.saving import as_array, save_array

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.config import Augmentation, Binarize, DataConfig, Device
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -89,7 +89,7 @@ class Asked:
 def opened(options: ExampleOptions, *, needs: int = 1) -> Asked:
     """The run, its chain and the examples of one split, of which there must be ``needs``."""
     from ancestral.cli.progress import reading_progress
-    from ancestral.runs import RunFolder, load_data_of, load_run, pick_device
+    from ancestral.experiments.runs import RunFolder, load_data_of, load_run, pick_device
 
     folder = RunFolder.open(options.run)
     source = folder.config.data.source if options.data is None else options.data

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import tyro
 
-from ancestral import checks
+from ancestral._internal import checks
 
 T = TypeVar("T")
 

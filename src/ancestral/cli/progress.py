@@ -30,7 +30,7 @@ def describe(record: dict[str, Any], steps: int) -> str:
 
 def held_out(record: dict[str, Any]) -> str:
     """The figure of a validation record."""
-    from ancestral.evaluation import Estimate
+    from ancestral.bounds import Estimate
 
     bits = record["bits_per_dim"]
     figure = (

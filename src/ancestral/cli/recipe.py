@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.cli.options import Flag
 from ancestral.cli.parsing import parse
 from ancestral.config import Device
 
 if TYPE_CHECKING:
-    from ancestral.recipes import Recipe, Result
+    from ancestral.experiments.recipes import Recipe, Result
 
 _HELP = """usage: ancestral recipe list [--recipes FOLDER] [--json]
        ancestral recipe run NAME --data D [options]
@@ -83,7 +83,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _list(options: List) -> None:
-    from ancestral.recipes import SHELF, open_recipes
+    from ancestral.experiments.recipes import SHELF, open_recipes
 
     recipes = open_recipes(options.recipes or SHELF)
     if options.json:
@@ -137,8 +137,8 @@ def in_words(result: Result, digits: int) -> str:
 
 def _run(options: Run) -> None:
     from ancestral.cli.progress import example_progress, stop_on_signal, training_progress
-    from ancestral.recipes import SHELF, Shortened, open_recipe, run_recipe
-    from ancestral.recipes.weights import WEIGHTS
+    from ancestral.experiments.recipes import SHELF, Shortened, open_recipe, run_recipe
+    from ancestral.experiments.recipes.weights import WEIGHTS
 
     recipe = open_recipe(options.name, options.recipes or SHELF)
     shortened = Shortened(options.share, options.steps, options.samples)

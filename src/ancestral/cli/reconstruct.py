@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.cli.options import ExampleOptions, opened
 from ancestral.cli.parsing import parse
 from ancestral.cli.saving import as_array, save_array

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.cli.options import Flag
 from ancestral.cli.parsing import parse
 from ancestral.config import Device
@@ -27,7 +27,7 @@ class Report:
     n: int | None = None
     """A run's: how many test examples to evaluate (the first ones), by default 1000; 0 for all."""
     importance_samples: int | None = None
-    """A run's: draws per example for log p(x) of a vae or hvae, by default 256; 0 for none."""
+    """A run's: draws per example for log p(x) of a vae or hvae, by default 64; 0 for none."""
     quality: int | None = None
     """A run's: how many samples to measure against as many test examples, by default 500; 0 for none."""
     data: str | None = None
@@ -49,7 +49,8 @@ def run(arguments: list[str]) -> None:
     """The command."""
     options = parse(Report, arguments, prog="ancestral report")
     from ancestral.cli.progress import example_progress, spoken
-    from ancestral.report import Measuring, report
+    from ancestral.experiments.report import report
+    from ancestral.experiments.runs.measuring import Plan
 
     given = {name: getattr(options, name) for name in ("n", "importance_samples", "quality")}
     given = {name: value for name, value in given.items() if value is not None}
@@ -60,7 +61,7 @@ def run(arguments: list[str]) -> None:
             options.run,
             out=options.out,
             source=options.data,
-            measuring=Measuring(**given) if given else None,
+            plan=Plan(**given) if given else None,
             device=options.device,
             progress=progress,
             told=spoken("report"),

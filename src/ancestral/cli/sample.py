@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.cli.options import Flag
 from ancestral.cli.parsing import parse
 from ancestral.cli.saving import FORMS, TABLES, as_array, save_array
@@ -44,8 +43,9 @@ class Sample:
     """The levels of the few-step samplers: snr (the default) for any schedule, or those diffusers takes."""
     trajectory: Flag = False
     """ddpm: the states on the way from noise to sample, in ten columns."""
-    batch_size: int = 256
-    """Samples drawn at once."""
+    batch_size: int | None = None
+    """Samples that go through the networks at once; by default 32 on a CPU and 256 on a GPU. It changes samples
+    by rounding only."""
     precision: Precision = "auto"
     """Of the networks: auto is bf16 where the hardware is faster in it. Laws and states are fp32."""
     compile: Compile = "auto"
@@ -57,7 +57,8 @@ class Sample:
         if self.n is not None:
             checks.integer("n", self.n, low=1, high=10_000_000)
         checks.integer("seed", self.seed, low=0)
-        checks.integer("batch_size", self.batch_size, low=1)
+        if self.batch_size is not None:
+            checks.integer("batch_size", self.batch_size, low=1)
         if self.out.suffix not in FORMS:
             raise ValueError(f"--out is {self.out}; it must end in {', '.join(FORMS[:-1])} or {FORMS[-1]}.")
         if self.trajectory and self.out.suffix not in (".png", ".npz"):
@@ -67,11 +68,10 @@ class Sample:
 def run(arguments: list[str]) -> None:
     """The command."""
     options = parse(Sample, arguments, prog="ancestral sample")
-    from ancestral.diffusion import DDPM
-    from ancestral.runs import RunFolder, load_run, pick_device
-    from ancestral.samplers import Sampler
+    from ancestral.experiments.runs import RunFolder, load_run, pick_device
+    from ancestral.sampling import Sampler
 
-    sampler = Sampler(options.sampler, options.steps, options.eta, options.spacing)
+    sampler = Sampler.named(options.sampler, options.steps, options.eta, options.spacing)
     chain = load_run(options.run).to(pick_device(options.device))
     if chain.spec.is_image and options.out.suffix in TABLES:
         raise ValueError(
@@ -85,43 +85,34 @@ def run(arguments: list[str]) -> None:
         "--compile": options.compile == "on",
     }
     name = next((name for name, here in given.items() if here), None)
-    if name is not None and not isinstance(chain, DDPM):
+    if name is not None and not chain.denoises:
         raise ValueError(
             f"{name} is for a ddpm, and {options.run} is a {type(chain).__name__}. Leave it out."
         )
     sampler.check(chain)
-    levels, states = _draw(chain, options, sampler)
-    _save(options, chain.spec, levels, states, RunFolder.open(options.run).columns)
-    print(f"{len(states[-1])} samples written to {options.out}", file=sys.stderr)
+    found = _draw(chain, options, sampler)
+    _save(options, chain.spec, found.levels, found.states, RunFolder.open(options.run).columns)
+    print(f"{len(found.states[-1])} samples written to {options.out}", file=sys.stderr)
 
 
-def _draw(chain: Any, options: Sample, sampler: Any) -> tuple[list[int], list[Any]]:
-    """The levels kept and their states, each (n, *shape); level 0, the samples, is last."""
-    import torch
-
+def _draw(chain: Any, options: Sample, sampler: Any) -> Any:
+    """The states kept, as ``sampling.trajectory`` returns them."""
     from ancestral.cli.progress import example_progress
-    from ancestral.diffusion import DDPM
-    from ancestral.randomness import own_randomness, reseed
-    from ancestral.samplers import batch, computing, trajectory
+    from ancestral.sampling import trajectory
 
-    n = options.n or (8 if options.trajectory else 64)
-    device = next(chain.parameters()).device
-    frames = 10 if options.trajectory else 1
-    calls = sampler.calls(chain) * math.ceil(n / options.batch_size)
-    computed = computing(chain, calls=calls, precision=options.precision, compile=options.compile)
-    batches: list[list[Any]] = []
-    levels = [0]
-    with example_progress("sampling") as progress, own_randomness(device), computed:
-        for first in range(0, n, options.batch_size):
-            reseed(device, options.seed, first)
-            count = min(options.batch_size, n - first)
-            if isinstance(chain, DDPM):
-                levels, states = trajectory(chain, count, sampler=sampler, final=options.final, frames=frames)
-            else:
-                states = [batch(chain, count, final=options.final)]
-            batches.append([state.cpu() for state in states])
-            progress(first + count, n)
-    return levels, [torch.cat(parts) for parts in zip(*batches, strict=True)]
+    with example_progress("sampling") as progress:
+        return trajectory(
+            chain,
+            options.n or (8 if options.trajectory else 64),
+            sampler=sampler,
+            final=options.final,
+            frames=10 if options.trajectory else 1,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            precision=options.precision,
+            compile=options.compile,
+            progress=progress,
+        )
 
 
 def _save(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ancestral.atomic import replacing, write_text_atomically
+from ancestral._internal.atomic import replacing, write_text_atomically
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.cli.options import ExampleOptions, opened
 from ancestral.cli.parsing import parse
 from ancestral.cli.saving import save_text
@@ -53,8 +53,9 @@ def run(arguments: list[str]) -> None:
     """The command."""
     options = parse(Score, arguments, prog="ancestral score")
     asked = opened(options)
+    from ancestral.bounds import Estimate
     from ancestral.cli.progress import example_progress
-    from ancestral.evaluation import Estimate, scores
+    from ancestral.evaluation import scores
 
     x = asked.split.x[: options.n]
     with example_progress("scoring") as progress:
@@ -66,6 +67,8 @@ def run(arguments: list[str]) -> None:
             levels=options.levels,
             batch_size=options.batch_size,
             seed=options.seed,
+            store=asked.folder.store,
+            split=options.split,
             progress=progress,
         )
     order = found.order().tolist()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.cli.options import DataOptions, Flag
 from ancestral.cli.parsing import parse
 from ancestral.config import (
@@ -27,7 +27,7 @@ from ancestral.config import (
 )
 
 if TYPE_CHECKING:
-    from ancestral.runs import Fitted
+    from ancestral.experiments.runs import Fitted
 
 _HELP = """usage: ancestral train {vae,hvae,ddpm} --data D --out RUN [options]
        ancestral train --resume RUN [--steps N] [--data D] [--device auto|cpu|cuda]
@@ -126,7 +126,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _train(options: _Train, model: ModelConfig) -> None:
-    from ancestral.runs import train_run
+    from ancestral.experiments.runs import train_run
 
     config = RunConfig(options.data_config, model, options.training)
     _drive(
@@ -139,7 +139,7 @@ def _train(options: _Train, model: ModelConfig) -> None:
 
 
 def _resume(options: Resume) -> None:
-    from ancestral.runs import RunFolder, resume_run
+    from ancestral.experiments.runs import RunFolder, resume_run
 
     folder = RunFolder.open(options.resume)
     _drive(
@@ -167,7 +167,7 @@ def _drive(
         should_stop = stack.enter_context(stop_on_signal())
         reports = [stack.enter_context(training_progress(title, steps, training.batch_size))]
         if options.tensorboard:
-            from ancestral.runs import TensorBoard
+            from ancestral.experiments.runs import TensorBoard
 
             reports.append(stack.enter_context(contextlib.closing(TensorBoard(out))))
 

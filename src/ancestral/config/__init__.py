@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from ancestral.config.autoencoders import (
     Activation,
+    Direction,
     FlowConfig,
     HVAEConfig,
     LadderBlock,
     Network,
     ObjectiveName,
-    Posterior,
     Q,
     VAEConfig,
 )
@@ -25,13 +25,13 @@ from ancestral.config.diffusion import (
     DDPMConfig,
     DiffusionLoss,
     ImageNetwork,
+    LevelSampling,
     Positions,
-    Prediction,
-    Sampling,
+    PredictionName,
     ScheduleName,
-    Variance,
+    VarianceName,
 )
-from ancestral.config.likelihood import Likelihood, LikelihoodConfig, Sigma
+from ancestral.config.likelihood import LikelihoodConfig, LikelihoodName, Sigma
 from ancestral.config.training import Compile, Device, Precision, TrainingConfig
 
 __all__ = [
@@ -44,27 +44,27 @@ __all__ = [
     "DataConfig",
     "Device",
     "DiffusionLoss",
+    "Direction",
     "FlowConfig",
     "HVAEConfig",
     "ImageNetwork",
     "LadderBlock",
-    "Likelihood",
+    "LevelSampling",
     "LikelihoodConfig",
+    "LikelihoodName",
     "ModelConfig",
     "Network",
     "ObjectiveName",
     "Positions",
-    "Posterior",
     "Precision",
-    "Prediction",
+    "PredictionName",
     "Q",
     "RunConfig",
-    "Sampling",
     "ScheduleName",
     "Sigma",
     "TrainingConfig",
     "VAEConfig",
-    "Variance",
+    "VarianceName",
 ]
 
 ModelConfig = VAEConfig | HVAEConfig | DDPMConfig

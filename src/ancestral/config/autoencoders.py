@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.config.likelihood import LikelihoodConfig
 from ancestral.config.strict import STRICT, check_sizes, refuse_unread
 
 Network = Literal["auto", "mlp", "conv"]
 Activation = Literal["silu", "relu", "tanh", "gelu"]
-Posterior = Literal["top-down", "bottom-up"]
+Direction = Literal["top-down", "bottom-up"]
 LadderBlock = Literal["auto", "basic", "bottleneck"]
 ObjectiveName = Literal["elbo", "iwae", "dreg"]
 Q = Literal["diagonal", "full", "iaf", "spline"]
@@ -126,7 +126,7 @@ class HVAEConfig:
     levels_per_size: tuple[int, ...] | None = None
     """top-down, images: how many of the levels are at the image's own size, at half of it, at a quarter, ...
     By default as many at each, from half the size down to a side of 2."""
-    posterior: Posterior = "top-down"
+    posterior: Direction = "top-down"
     """top-down (ladder) shares the generative path; bottom-up is the Markov q of the lecture notes."""
     q: Q = "diagonal"
     """The family of q at each level: a Gaussian, diagonal or with a full covariance, or one that is bent by
@@ -181,7 +181,7 @@ class HVAEConfig:
 
     def __post_init__(self) -> None:
         checks.integer("levels", self.levels, low=2, high=1000)
-        checks.one_of("posterior", self.posterior, get_args(Posterior))
+        checks.one_of("posterior", self.posterior, get_args(Direction))
         check_q(self.q, self.flow)
         if self.latent_dims is not None:
             check_sizes("latent_dims", self.latent_dims)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.config.strict import STRICT, check_sizes, refuse_unread
 
 ImageNetwork = Literal["unet", "transformer"]
 Positions = Literal["rotary", "learned"]
 ScheduleName = Literal["linear", "cosine", "sigmoid", "log-linear", "learned"]
-Prediction = Literal["noise", "data", "mean", "velocity"]
-Variance = Literal["beta", "posterior", "learned"]
+PredictionName = Literal["noise", "data", "mean", "velocity"]
+VarianceName = Literal["beta", "posterior", "learned"]
 DiffusionLoss = Literal["simple", "vlb", "min-snr", "hybrid"]
-Sampling = Literal["uniform", "even", "importance"]
+LevelSampling = Literal["uniform", "even", "importance"]
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class DDPMConfig:
     real numbers."""
     last_log_snr: float = -9.0
     """log-linear: log-SNR at t = T; learned: where that starts."""
-    prediction: Prediction = "velocity"
+    prediction: PredictionName = "velocity"
     """What the network is asked for: noise, data (x_0), mean (of the reverse step) or velocity."""
-    variance: Variance = "learned"
+    variance: VarianceName = "learned"
     """Of the reverse step: beta, the posterior's, or learned between the two."""
     loss: DiffusionLoss = "vlb"
     """simple (squared error of the target), vlb (the exact bound), min-snr, or hybrid (simple, with the
     VLB for the learned variance)."""
     gamma: float = 5.0
     """The cap of min-snr."""
-    sampling: Sampling = "even"
+    sampling: LevelSampling = "even"
     """Of the levels that a batch is trained at: uniform, even (spread over the batch), or importance (even,
     and more often where the loss was large; Nichol & Dhariwal 2021). Each is unbiased."""
     network: ImageNetwork = "unet"
@@ -83,11 +83,11 @@ class DDPMConfig:
         if self.first_log_snr is not None:
             checks.number("first_log_snr", self.first_log_snr, low=-20.0, high=30.0)
         checks.number("last_log_snr", self.last_log_snr, low=-30.0, high=20.0)
-        checks.one_of("prediction", self.prediction, get_args(Prediction))
-        checks.one_of("variance", self.variance, get_args(Variance))
+        checks.one_of("prediction", self.prediction, get_args(PredictionName))
+        checks.one_of("variance", self.variance, get_args(VarianceName))
         checks.one_of("loss", self.loss, get_args(DiffusionLoss))
         checks.number("gamma", self.gamma, above=0.0)
-        checks.one_of("sampling", self.sampling, get_args(Sampling))
+        checks.one_of("sampling", self.sampling, get_args(LevelSampling))
         if self.channels is not None:
             check_sizes("channels", self.channels)
             if not self.channels:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.config.strict import STRICT, refuse_unread
 
-Likelihood = Literal[
+LikelihoodName = Literal[
     "auto", "gaussian", "bernoulli", "discretized-gaussian", "discretized-logistic", "logistic-mixture"
 ]
 Sigma = Literal["auto", "fixed", "shared", "per-pixel", "predicted"]
@@ -18,7 +18,7 @@ Sigma = Literal["auto", "fixed", "shared", "per-pixel", "predicted"]
 class LikelihoodConfig:
     """The law p(x|z) that a decoder ends in."""
 
-    kind: Likelihood = "auto"
+    kind: LikelihoodName = "auto"
     """auto: bernoulli for 2 levels, discretized-logistic for more, gaussian for real numbers. A
     logistic-mixture is of several discretised logistics for each entry of x."""
     sigma: Sigma = "auto"
@@ -32,7 +32,7 @@ class LikelihoodConfig:
     __pydantic_config__: ClassVar = STRICT
 
     def __post_init__(self) -> None:
-        checks.one_of("likelihood.kind", self.kind, get_args(Likelihood))
+        checks.one_of("likelihood.kind", self.kind, get_args(LikelihoodName))
         checks.one_of("likelihood.sigma", self.sigma, get_args(Sigma))
         checks.number("likelihood.value", self.value, above=0.0)
         if self.kind == "bernoulli":

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from ancestral import checks
+from ancestral._internal import checks
 
 STRICT: dict[str, str] = {"extra": "forbid"}
 """For pydantic, which reads config.json: no name that is not an option."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.config.strict import STRICT
 
 Device = Literal["auto", "cpu", "cuda"]

@@ -1,9 +1,9 @@
 """Sources of data → integer images or float vectors in splits, with labels and the number of levels."""
 
-from ancestral.data.builtin import SOURCES
-from ancestral.data.dataset import Dataset, Split, content_hash
-from ancestral.data.feed import feed
+from ancestral.data.dataset import Dataset, Split, content_hash, examples_hash
+from ancestral.data.feed import feed, feed_batches
 from ancestral.data.raw import Reading
+from ancestral.data.readers.builtin import SOURCES
 from ancestral.data.rows import Examples, Rows
 from ancestral.data.sources import assemble, load_data
 
@@ -16,6 +16,8 @@ __all__ = [
     "Split",
     "assemble",
     "content_hash",
+    "examples_hash",
     "feed",
+    "feed_batches",
     "load_data",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.data.raw import Array, Raw
 from ancestral.data.rows import Rows, stored_pieces
 

@@ -16,11 +16,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ancestral import checks
+from ancestral._internal import checks
+from ancestral.core.spec import DataSpec
 from ancestral.data.augment import AUGMENTATIONS
 from ancestral.data.bits import FixedBits, binarized, draw_bits
 from ancestral.data.rows import Examples, pieces
-from ancestral.spec import DataSpec
 
 Binarize = Literal["none", "dynamic", "threshold"]
 Augmentation = Literal["flip", "shift"]
@@ -44,6 +44,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def __getitem__(self, key: slice) -> Split:
+        """The examples of a slice, with their labels."""
+        return Split(self.x[key], None if self.labels is None else self.labels[key])
 
     def to(self, device: str | torch.device) -> Split:
         """The same in memory, on ``device``."""
@@ -186,4 +190,12 @@ def content_hash(dataset: Dataset) -> str:
                 digest.update(f"{name} {what}: {dtype} {tuple(part.shape)}".encode())
                 for piece in pieces(part):
                     digest.update(piece.contiguous().numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def examples_hash(x: Examples) -> str:
+    """16 hexadecimal digits that change when the type, the shape or a value of these examples does."""
+    digest = hashlib.sha256(f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}".encode())
+    for piece in pieces(x):
+        digest.update(piece.contiguous().numpy().data)
     return digest.hexdigest()[:16]

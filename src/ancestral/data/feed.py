@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import islice, tee
 
 import torch
 from torch import Tensor
 
+from ancestral.core.batch import Batch
+from ancestral.data.dataset import Split
 from ancestral.data.rows import Examples, Rows, piece_rows
 
 _AHEAD = 3
@@ -30,6 +33,19 @@ def feed(x: Examples, indices: Iterable[Tensor], device: torch.device) -> Genera
         return _read_ahead(x, indices, device)
     # A thread would only be in the way of what is one copy within memory.
     return _picked(x, indices, device)
+
+
+def feed_batches(
+    given: Split | Examples, indices: Iterable[Tensor], device: torch.device
+) -> Generator[Batch, None, None]:
+    """As ``feed``, in batches with the labels of a split that has them."""
+    split = Split(given) if isinstance(given, Tensor | Rows) else given
+    for_x, for_labels = tee(indices)
+    with contextlib.closing(feed(split.x, for_x, device)) as rows:
+        for x in rows:
+            index = next(for_labels)
+            labels = split.labels
+            yield Batch(x, None if labels is None else labels[index.to(labels.device)].to(device))
 
 
 def _picked(x: Tensor, indices: Iterable[Tensor], device: torch.device) -> Generator[Tensor, None, None]:

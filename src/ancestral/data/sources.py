@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ancestral import checks
-from ancestral.data import arrays, builtin, folder, hub, idx, tables
+from ancestral._internal import checks
+from ancestral.core.spec import DataSpec
 from ancestral.data.augment import AUGMENTATIONS
 from ancestral.data.bits import FixedBits, binarized, threshold_bits
-from ancestral.data.builtin import SOURCES
 from ancestral.data.convert import Checked, convert
 from ancestral.data.dataset import Augmentation, Binarize, Dataset, Split
 from ancestral.data.raw import Array, Kind, Raw, Reading
+from ancestral.data.readers import arrays, builtin, folder, hub, idx, tables
+from ancestral.data.readers.builtin import SOURCES
 from ancestral.data.rows import Examples
-from ancestral.spec import DataSpec
 
 KINDS: tuple[Kind, ...] = (builtin.KIND, hub.KIND, idx.KIND, arrays.KIND, tables.KIND, folder.KIND)
 """The kinds of sources, the first that matches reads. A new kind is a file and a line here."""

@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
-from ancestral import checks
-from ancestral.chain import Chain
-from ancestral.evaluation.annealing import Annealing, both_ways
-from ancestral.evaluation.bounds import Progress, evaluation_mode, within
-from ancestral.evaluation.estimate import Estimate
-from ancestral.evaluation.hmc import latent_shapes
-from ancestral.randomness import own_randomness, reseed
+from ancestral._internal import checks
+from ancestral._internal.randomness import own_randomness, reseed
+from ancestral.bounds.ais import Annealing, both_ways
+from ancestral.bounds.estimate import Estimate
+from ancestral.bounds.hmc import latent_shapes
+from ancestral.core.chain import Chain
+from ancestral.core.walk import generated
+from ancestral.evaluation.loop import Progress, evaluation_mode, within
 
 _SIMULATED = 9
 """Keeps the seed of simulated data apart from others."""
@@ -82,9 +82,5 @@ def bidirectional(
 @torch.no_grad()
 def simulated(chain: Chain, n: int) -> tuple[Tensor, list[Tensor]]:
     """n examples drawn from the model, (n, *shape), and the latents z_1 … z_T that they came from."""
-    z: list[Tensor] = []
-    for _, drawn in chain.generate(n):
-        if isinstance(drawn, Distribution):
-            return drawn.sample(), z[::-1]
-        z.append(drawn)
-    raise AssertionError("generate ends with the law of x")
+    z, last = generated(chain, n)
+    return last.sample(), z

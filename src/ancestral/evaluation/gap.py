@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ancestral.chain import Chain
+from ancestral.bounds import Estimate, FittedBound, Fitting
+from ancestral.bounds.fitted import check_can_fit
+from ancestral.core.chain import Chain
 from ancestral.data import Examples
-from ancestral.evaluation.amortisation import Fitting, check_can_fit, fitted_elbo
-from ancestral.evaluation.bounds import Progress, batches, evaluate, evaluation_mode, within
-from ancestral.evaluation.estimate import Estimate
+from ancestral.evaluation.evaluation import Tighter, evaluate
+from ancestral.evaluation.loop import Progress, bounded
 from ancestral.evaluation.pictures import save_figure
-from ancestral.evaluation.tighter import Tighter
-from ancestral.randomness import own_randomness, reseed
 
 WEIGHED = 500
 """Importance samples an example that stand beside annealed Markov chains."""
@@ -120,21 +118,23 @@ def bound_gaps(
             f"the bound given is {tighter.bound} of {len(tighter.curve.best)} examples and {tighter.samples} "
             f"sample(s), for {len(x)} examples; it must be of the same ones, and iwae of at least 2 samples."
         )
-    device = next(chain.parameters()).device
-    check_can_fit(chain, x[:1].to(device))
+    check_can_fit(chain, x[:1].to(next(chain.parameters()).device))
     bounds = [tighter]
     if tighter.bound == "ais":
         rest: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
         weighed = evaluate(chain, x, bound="iwae", samples=WEIGHED, **rest)
         assert weighed.tighter is not None
         bounds.insert(0, weighed.tighter)
-    fitted = []
-    with own_randomness(device), evaluation_mode(chain), batches(x, batch_size, device) as numbered:
-        for first, batch in numbered:
-            reseed(device, seed, _FITTED, first)
-            done = within(progress, first, len(batch), len(x))
-            fitted.append(fitted_elbo(chain, batch, fitting=fitting, done=done).cpu())
-    return Gaps.of(torch.cat(fitted), bounds, fitting=fitting)
+    (fitted,) = bounded(
+        chain,
+        x,
+        [FittedBound(fitting)],
+        batch_size=batch_size,
+        seed=seed,
+        purpose=(_FITTED,),
+        progress=progress,
+    )
+    return Gaps.of(fitted.found.nats, bounds, fitting=fitting)
 
 
 def save_gaps(path: Path, gaps: Gaps) -> None:

@@ -12,7 +12,7 @@ itself is mixed (Ho et al. 2020, section 4.4).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,24 +20,23 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ancestral import checks
-from ancestral.chain import Chain, final_value
+from ancestral._internal import checks
+from ancestral._internal.randomness import GeneratorNoise, mixed, own_randomness, reseed
+from ancestral.core.chain import Chain
+from ancestral.core.marginal import marginal
+from ancestral.core.walk import generated, infer
 from ancestral.distributions import full_precision
-from ancestral.evaluation.bounds import evaluation_mode
-from ancestral.marginal import MarginalChain
-from ancestral.randomness import own_randomness, reseed
-
-Done = Callable[[int, int], None]
-"""Called with (parts done, parts in all)."""
+from ancestral.evaluation.loop import Progress, evaluation_mode
+from ancestral.sampling.samplers import Ancestral, End
 
 STEPS = 50
-"""The levels of a ``MarginalChain`` that p visits by default, of all T: as in ``DDPM.preview``."""
+"""The levels of a ``MarginalChain`` that p visits by default, of all T: as in ``sampling.preview``."""
 SHOWN = 6
 """The most levels that codes are made at by default."""
 _PATH, _FILL = 1, 2
 """Keep the seeds of q's draws apart from p's."""
 
-Noise = dict[int, Tensor]
+Code = dict[int, Tensor]
 """By level: the noise of z_t … z_T, each (n, …), or z_t alone in a ``MarginalChain``."""
 
 
@@ -64,7 +63,7 @@ def reconstruct(
     levels: Sequence[int] | None = None,
     steps: int = STEPS,
     seed: int = 0,
-    progress: Done = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> Reconstructions:
     """Code x, (n, *shape), at each of ``levels`` (by default up to 6 of 1 … T) and decode.
 
@@ -74,8 +73,8 @@ def reconstruct(
     levels = default_levels(chain.T) if levels is None else checked_levels(chain, levels)
     parts = []
     for index, level in enumerate(levels):
-        noise = encode(chain, x, level=level, seed=seed)
-        parts.append(decode(chain, noise, steps=steps, seed=seed))
+        code = encode(chain, x, level=level, seed=seed)
+        parts.append(decode(chain, code, steps=steps, seed=seed))
         progress(index + 1, len(levels))
     target = x.cpu().double()
     rmse = tuple(float((part.double() - target).square().mean().sqrt()) for part in parts)
@@ -91,7 +90,7 @@ def interpolate(
     level: int | None = None,
     steps: int = STEPS,
     seed: int = 0,
-    progress: Done = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> Tensor:
     """From each of ``a`` to its partner in ``b``, (n, *shape) both: (n, points, *shape) on the CPU, ends
     included.
@@ -110,14 +109,14 @@ def interpolate(
     return _between(chain, first, last, points=points, steps=steps, seed=seed, progress=progress)
 
 
-def walk(
+def latent_walk(
     chain: Chain,
     n: int,
     *,
     points: int = 8,
     steps: int = STEPS,
     seed: int = 0,
-    progress: Done = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> Tensor:
     """Between two draws from the prior, n times: (n, points, *shape) on the CPU; noise of all levels is
     mixed."""
@@ -128,10 +127,10 @@ def walk(
     for number in (3, 4):
         with torch.no_grad(), evaluation_mode(chain), own_randomness(device):
             reseed(device, seed, number)
-            if isinstance(chain, MarginalChain):
+            if chain.single_levels:
                 ends.append({chain.T: chain.p_top(n).sample()})
             else:
-                ends.append({t: torch.randn_like(z) for t, z in _drawn(chain, n)})
+                ends.append({t: torch.randn_like(z) for t, z in enumerate(generated(chain, n)[0], 1)})
     return _between(chain, ends[0], ends[1], points=points, steps=steps, seed=seed, progress=progress)
 
 
@@ -145,7 +144,7 @@ def default_levels(T: int) -> list[int]:
 
 def middle(chain: Chain) -> int:
     """The level that codes are of by default when they are mixed."""
-    return max(1, chain.T // 2) if isinstance(chain, MarginalChain) else 1
+    return max(1, chain.T // 2) if chain.single_levels else 1
 
 
 def checked_levels(chain: Chain, levels: Sequence[int]) -> list[int]:
@@ -158,49 +157,38 @@ def checked_levels(chain: Chain, levels: Sequence[int]) -> list[int]:
 
 
 @torch.no_grad()
-def encode(chain: Chain, x: Tensor, *, level: int = 1, seed: int = 0) -> Noise:
+def encode(chain: Chain, x: Tensor, *, level: int = 1, seed: int = 0) -> Code:
     """A code of x, (n, *shape), drawn from q: see the module. The caller's random state is left as it was."""
     checks.integer("level", level, low=1, high=chain.T)
     device = next(chain.parameters()).device
     x = x.to(device)
     with own_randomness(device), evaluation_mode(chain):
         reseed(device, seed, _PATH)
-        if isinstance(chain, MarginalChain):
+        if chain.single_levels:
             at = torch.full((len(x),), level, device=device)
-            return {level: chain.q_marginal(chain.features(x), at).sample()}
-        links = {link.t: link for link in chain.path(x)}
+            return {level: marginal(chain).q_marginal(chain.features(x), at).sample()}
+        links = {link.t: link for link in infer(chain, x)}
         return {t: _noise(links[t].p, links[t].value) for t in range(level, chain.T + 1)}
 
 
 @torch.no_grad()
-def decode(chain: Chain, noise: Noise, *, steps: int = STEPS, seed: int = 0) -> Tensor:
+def decode(chain: Chain, code: Code, *, steps: int = STEPS, seed: int = 0) -> Tensor:
     """The mean of p(x|z_1) of a code, (n, *shape), on the CPU; what the code leaves out is drawn from p."""
-    device = next(chain.parameters()).device
-    with own_randomness(device), evaluation_mode(chain):
-        reseed(device, seed, _FILL)
-        if isinstance(chain, MarginalChain):
-            ((level, z),) = noise.items()
+    n = len(next(iter(code.values())))
+    filling = GeneratorNoise(torch.Generator().manual_seed(mixed(seed, _FILL)))
+    with evaluation_mode(chain):
+        if chain.single_levels:
+            ((level, z),) = code.items()
             count = max(1, min(level, round(steps * level / chain.T)))
-            *_, (_, law) = chain.descend(z, level, steps=count if steps < chain.T else None)
-            assert isinstance(law, Distribution)
-        else:
-            law = _filled(chain, noise)
-        return full_precision(final_value(law, "mean")).cpu()
+            sampler = Ancestral(count if steps < chain.T else None)
+            *_, (_, end) = sampler.states(chain, n, filling, start=(level, z))
+            assert isinstance(end, End)
+            return end.value("mean", filling).cpu()
 
+        def choose(t: int, p: Distribution) -> Tensor:
+            return p.mean + p.stddev * code[t] if t in code else filling.sample(p)
 
-def _filled(chain: Chain, noise: Noise) -> Distribution:
-    """p(x|z_1) below a code: the law that a chain which is no ``MarginalChain`` ends with."""
-    state: Any = None
-    n = len(noise[chain.T])
-    for t in range(chain.T, 0, -1):
-        law = chain.p_top(n) if t == chain.T else chain.p_step(state, t + 1)
-        z = law.mean + law.stddev * noise[t] if t in noise else law.sample()
-        state = chain.carry(state, z, t)
-    return chain.p_step(state, 1)
-
-
-def _drawn(chain: Chain, n: int) -> list[tuple[int, Tensor]]:
-    return [(t, z) for t, z in chain.generate(n) if isinstance(z, Tensor)]
+        return full_precision(generated(chain, n, choose)[1].mean).cpu()
 
 
 def _noise(law: Distribution, z: Tensor) -> Tensor:
@@ -208,7 +196,7 @@ def _noise(law: Distribution, z: Tensor) -> Tensor:
 
 
 def _between(
-    chain: Chain, first: Noise, last: Noise, *, points: int, steps: int, seed: int, progress: Done
+    chain: Chain, first: Code, last: Code, *, points: int, steps: int, seed: int, progress: Progress
 ) -> Tensor:
     found = []
     for index in range(points):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ancestral.atomic import replacing
-from ancestral.spec import DataSpec
+from ancestral._internal.atomic import replacing
+from ancestral.core.spec import DataSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

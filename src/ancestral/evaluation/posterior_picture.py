@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ancestral import checks
-from ancestral.chain import Chain
-from ancestral.evaluation.bounds import evaluation_mode
+from ancestral._internal import checks
+from ancestral._internal.randomness import own_randomness, reseed
+from ancestral.core import walk
+from ancestral.core.chain import Chain
+from ancestral.core.features import repeat_features
+from ancestral.evaluation.loop import evaluation_mode
 from ancestral.evaluation.pictures import save_figure
-from ancestral.randomness import own_randomness, reseed
 
 CELLS = 161
 """Points of a grid along each axis."""
@@ -93,7 +95,7 @@ def posterior_grids(chain: Chain, x: Tensor, *, cells: int = CELLS) -> list[Post
 
 
 def _grid(chain: Chain, x: Tensor, cells: int) -> PosteriorGrid:
-    drawn = chain.q_top(chain.repeated(x, 64)[1]).sample().double()
+    drawn = chain.q_top(repeat_features(chain.features(x), 64)).sample().double()
     low, high = drawn.amin(0).clamp(max=-_START), drawn.amax(0).clamp(min=_START)
     for points, depth in _LOOKS:
         low, high = _narrowed(_looked_at(chain, x, low, high, points), depth)
@@ -107,9 +109,8 @@ def _looked_at(chain: Chain, x: Tensor, low: Tensor, high: Tensor, cells: int) -
     like = next(chain.parameters())
     joint, of_q = [], []
     for z in torch.cartesian_prod(first, second).to(like).split(_AT_ONCE):
-        xs, h = chain.repeated(x, len(z))
-        of_q.append(chain.q_top(h).log_prob(z))
-        log_prior, log_likelihood = chain.log_joint(xs, [z])
+        of_q.append(chain.q_top(repeat_features(chain.features(x), len(z))).log_prob(z))
+        log_prior, log_likelihood = walk.log_joint(chain, x, [z])
         joint.append(log_prior + log_likelihood)
     log_joint, log_q = (torch.cat(parts).double().cpu().reshape(cells, cells) for parts in (joint, of_q))
     return PosteriorGrid((first.cpu(), second.cpu()), log_joint, log_q)

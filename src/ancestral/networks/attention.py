@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.networks.mlp import zero_
 from ancestral.networks.norms import group_norm
 from ancestral.networks.recompute import Block

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.networks.mlp import zero_
 from ancestral.networks.norms import group_norm, norm_silu
 from ancestral.networks.recompute import Block

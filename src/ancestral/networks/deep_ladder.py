@@ -148,7 +148,7 @@ class DeepBottomUp(nn.Module):
         return norm_silu(norm, u)
 
 
-class DeepPosterior(Block):
+class DeepPosteriorNetwork(Block):
     """Features and stream of a level → how q departs from p there, (n, outputs, …); 0 at the start."""
 
     def __init__(self, outputs: int, plan: Plan, place: int) -> None:
@@ -222,7 +222,8 @@ def deep_parts(
         DeepBottomUp(channels, plan),
         Head(plan.width_at(0), outputs, spatial=True, kernel=3),
         posteriors=[
-            DeepPosterior(numbers, plan, place) for numbers, place in zip(said, plan.places, strict=True)
+            DeepPosteriorNetwork(numbers, plan, place)
+            for numbers, place in zip(said, plan.places, strict=True)
         ],
         top_downs=[
             DeepTopDown(latent, plan, place, below)

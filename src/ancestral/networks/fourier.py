@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ancestral import checks
+from ancestral._internal import checks
 
 LOWEST, HIGHEST = -4, 12
 """Exponents of 2 that float32 has angles for: 2^12 π z is off by less than 0.001 for |z| ≤ 1."""
@@ -34,7 +34,7 @@ class Fourier(nn.Module):
         self.network = network
         self.exponents = tuple(exponents)
 
-    def forward(self, z: Tensor, time: Tensor) -> Tensor:
+    def forward(self, z: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
         """The network's value at z, (n, C, …), and time, (n,)."""
         # In half precision the angles would be off by radians.
         exact = z.to(torch.promote_types(z.dtype, torch.float32))
@@ -42,7 +42,10 @@ class Fourier(nn.Module):
         for exponent in self.exponents:
             angles = (2.0**exponent * math.pi) * exact
             parts += [angles.sin(), angles.cos()]
-        out: Tensor = self.network(torch.cat(parts, dim=1), time)
+        features = torch.cat(parts, dim=1)
+        out: Tensor = (
+            self.network(features, time) if condition is None else self.network(features, time, condition)
+        )
         return out
 
 

@@ -130,7 +130,7 @@ class BottomUp(nn.Module):
         return features
 
 
-class Posterior(nn.Module):
+class PosteriorNetwork(nn.Module):
     """Features and stream of a level → how q departs from p there, (n, outputs, …); 0 at the start."""
 
     def __init__(self, width: int, outputs: int, *, spatial: bool, dropout: float = 0.0) -> None:
@@ -237,7 +237,7 @@ def basic_parts(
     return Parts(
         BottomUp(channels, width, size=size, sizes=sizes, spatial=spatial, blocks=blocks, dropout=dropout),
         Head(width, outputs, spatial=spatial, kernel=3),
-        posteriors=[Posterior(width, outputs, spatial=spatial, dropout=dropout) for outputs in said],
+        posteriors=[PosteriorNetwork(width, outputs, spatial=spatial, dropout=dropout) for outputs in said],
         top_downs=[
             TopDown(width, latent, spatial=spatial, size_below=below, blocks=blocks, dropout=dropout)
             for latent, below in zip(latents, [size, *sizes[:-1]], strict=True)

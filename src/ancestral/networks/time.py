@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.networks.mlp import zero_
 from ancestral.networks.recompute import Block
 
@@ -110,15 +110,24 @@ class TimeMLP(nn.Module):
         self.last = nn.Linear(hidden, features_out)
         zero_(self.last)
 
-    def forward(self, z: Tensor, time: Tensor) -> Tensor:
+    def forward(self, z: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
         """The network's value, (n, features_out), for z (n, features_in) and time (n,)."""
         check_time(time, len(z))
+        check_no_condition(condition)
         parts = self.modulation(F.silu(self.time(time))).chunk(2 * len(self.blocks), dim=1)
         h: Tensor = self.first(z)
         for i, block in enumerate(self.blocks):
             h = block(h, parts[2 * i], parts[2 * i + 1])
         out: Tensor = self.last(F.silu(self.norm(h)))
         return out
+
+
+def check_no_condition(condition: object) -> None:
+    """Raise ``ValueError`` for a condition: a network without one must not ignore it."""
+    if condition is not None:
+        raise ValueError(
+            "a condition is given to a network that has none. Leave it out, or use a network with conditions."
+        )
 
 
 def check_time(time: Tensor, n: int) -> None:

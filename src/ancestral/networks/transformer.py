@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.networks.attention import attend
 from ancestral.networks.conv import channels_last, channels_last_, check_image, check_size
 from ancestral.networks.mlp import zero_
 from ancestral.networks.recompute import Block
-from ancestral.networks.time import TimeEmbedding, check_time
+from ancestral.networks.time import TimeEmbedding, check_no_condition, check_time
 
 POSITIONS = ("rotary", "learned")
 HEAD_WIDTH = 64
@@ -80,10 +80,11 @@ class Transformer(nn.Module):
         zero_(self.modulation)
         channels_last_(self)
 
-    def forward(self, z: Tensor, time: Tensor) -> Tensor:
+    def forward(self, z: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
         """The network's value, (n, out_channels, H, W), for z (n, in_channels, H, W) and time (n,)."""
         check_image(z, self.shape)
         check_time(time, len(z))
+        check_no_condition(condition)
         # In channels-last memory pixels are tokens already.
         h: Tensor = self.first(channels_last(z)).permute(0, 2, 3, 1).flatten(1, 2)
         tables = None if self.rotary is None else self.rotary(h.dtype)

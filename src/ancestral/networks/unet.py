@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ancestral import checks
+from ancestral._internal import checks
 from ancestral.networks.attention import SelfAttention
 from ancestral.networks.conv import (
     ResidualBlock,
@@ -27,7 +27,7 @@ from ancestral.networks.conv import (
 )
 from ancestral.networks.mlp import zero_
 from ancestral.networks.norms import group_norm, norm_silu
-from ancestral.networks.time import TimeEmbedding, check_time
+from ancestral.networks.time import TimeEmbedding, check_no_condition, check_time
 
 
 class _Block(nn.Module):
@@ -102,10 +102,11 @@ class UNet(nn.Module):
         self.modulation = nn.Linear(self.time.features, sum(self.modulated))
         channels_last_(self)
 
-    def forward(self, z: Tensor, time: Tensor) -> Tensor:
+    def forward(self, z: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
         """The network's value, (n, out_channels, H, W), for z (n, in_channels, H, W) and time (n,)."""
         check_image(z, self.shape)
         check_time(time, len(z))
+        check_no_condition(condition)
         parts = iter(self.modulation(F.silu(self.time(time))).split(self.modulated, dim=1))
         h: Tensor = self.first(channels_last(z))
         skips: list[Tensor] = []

@@ -2,6 +2,7 @@
 
 from ancestral.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ancestral.training.loop import StepRecord, TrainingDiverged, train
+from ancestral.training.objective import build_objective, objective_of
 from ancestral.training.state import TrainingState
 
 __all__ = [
@@ -9,7 +10,9 @@ __all__ = [
     "StepRecord",
     "TrainingDiverged",
     "TrainingState",
+    "build_objective",
     "load_checkpoint",
+    "objective_of",
     "save_checkpoint",
     "train",
 ]

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ancestral.atomic import TEMPORARY
+from ancestral._internal.atomic import TEMPORARY
 
 FORMAT = 1
 _PREFIX = "step-"
@@ -80,6 +80,17 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
         raise CheckpointError(
             f"{path}: not a readable checkpoint ({error}). Remove this folder to go on from an older one."
+        ) from error
+
+
+def checkpoint_digest(path: Path) -> str:
+    """The digest of a checkpoint's tensors, without reading them. ``CheckpointError`` as ``load_checkpoint``."""
+    try:
+        facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        return str(facts["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({error}). Remove this folder to resume from an older one."
         ) from error
 
 

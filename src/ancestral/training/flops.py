@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from ancestral.chain import Chain
+from ancestral.core.batch import Batch
+from ancestral.core.chain import Chain
+from ancestral.objectives import Objective
 
 _ATTENTION = (
     "_scaled_dot_product_flash_attention_for_cpu",
@@ -54,18 +56,18 @@ def count_work(call: Callable[[], object]) -> Work:
     return Work(sum(counts.values()) - convolutions, convolutions)
 
 
-def training_work(chain: Chain, x: Tensor) -> Work:
-    """The operations of a training step on the batch x, (n, *shape): loss and gradients.
+def training_work(chain: Chain, objective: Objective, batch: Batch | Tensor) -> Work:
+    """The operations of a training step of an objective on a batch: loss and gradients.
 
     The optimiser works entry by entry and counts as none. Gradients that were there are left as they
     were; torch's random state moves on. The chain must be in training mode, or dropout is left out.
     """
     parameters = [p for p in chain.parameters() if p.requires_grad]
-    return count_work(lambda: _gradients(chain, x, parameters))
+    return count_work(lambda: _gradients(objective(chain, batch).value, parameters))
 
 
-def _gradients(chain: Chain, x: Tensor, parameters: Iterable[Tensor]) -> None:
-    torch.autograd.grad(chain.training_loss(x).value, list(parameters), allow_unused=True)
+def _gradients(loss: Tensor, parameters: Iterable[Tensor]) -> None:
+    torch.autograd.grad(loss, list(parameters), allow_unused=True)
 
 
 def _counts() -> dict[Any, Any]:

@@ -1,6 +1,6 @@
 """The loss of a batch and its gradient, step by step or compiled into one graph.
 
-Compiled, the draws of t and noise, the networks, the laws and the whole backward pass are one function
+Compiled, the draws of t and noise, the networks, the distributions and the backward pass are one function
 of (weights, x) that writes the gradient where the optimiser reads it; on a GPU it is replayed as a CUDA
 graph. With gradient checkpointing, which such a function cannot hold, the loss alone is compiled and its
 backward pass follows. Either draws the same random numbers as the plain step.
@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ancestral.chain import Chain
-from ancestral.elbo import Loss
-from ancestral.precision import autocast
-from ancestral.randomness import own_randomness
+from ancestral._internal.precision import autocast
+from ancestral._internal.randomness import own_randomness
+from ancestral.core.batch import Batch
+from ancestral.core.chain import Chain
+from ancestral.objectives import Loss, Objective
 from ancestral.training.flat import views
 from ancestral.training.flops import training_work
 from ancestral.training.state import TrainingState
@@ -38,10 +39,14 @@ _FEWEST = 200
 """Steps below which no run is compiled."""
 _COUNTED = 8
 """Examples on which the arithmetic of a step is counted."""
+_GUARDED = 3
+"""First compiled steps that may fail: a CUDA graph is captured at the second one."""
 _DECOMPOSED = "cpp.use_decompose_tanh"
 
+Parts = tuple[Tensor, Tensor | None, Tensor | None]
+"""A batch's examples, labels and mask."""
 Compiled = tuple[Tensor, list[str], dict[str, Tensor]]
-"""The loss and its terms, (1 + terms,), the terms' names, and what the chain is to observe."""
+"""The loss and its terms, (1 + terms,), the terms' names, and what the objective is to observe."""
 
 
 class Gradient:
@@ -50,56 +55,60 @@ class Gradient:
     def __init__(self, state: TrainingState, *, note: Note) -> None:
         self.state = state
         self.note = note
-        self._compiled: Callable[[Tensor], Compiled] | None = None
+        self._compiled: Callable[[Batch], Compiled] | None = None
+        self._calls = 0
+        """Compiled steps that were guarded."""
 
-    def __call__(self, x: Tensor) -> Loss:
-        """The loss of the examples x, (n, *shape), with everything detached."""
+    def __call__(self, batch: Batch) -> Loss:
+        """The loss of a batch, with everything detached."""
         if self.state.compiled is None:
-            self.state.compiled = self._worth_compiling(x)
+            self.state.compiled = self._worth_compiling(batch)
         with autocast(self.state.dtype, self.state.device):
-            loss = self._computed(x)
+            loss = self._computed(batch)
         if loss.seen:
-            self.state.chain.observe(loss.seen)
+            self.state.objective.observe(loss.seen)
         return loss
 
-    def _computed(self, x: Tensor) -> Loss:
+    def _computed(self, batch: Batch) -> Loss:
         if not self.state.compiled:
-            return self._plain(x)
-        if self._compiled is not None:
-            return self._replayed(x)
-        return self._first(x)
+            return self._plain(batch)
+        if self._calls >= _GUARDED:
+            return self._replayed(batch)
+        self._calls += 1
+        return self._guarded(batch)
 
-    def _plain(self, x: Tensor) -> Loss:
-        loss = self.state.chain.training_loss(x)
+    def _plain(self, batch: Batch) -> Loss:
+        loss: Loss = self.state.objective(self.state.chain, batch)
         for bucket in self.state.buckets:
             bucket.gradient.zero_()
         # Per dimension, so that one clip and one rate suit data of any size.
         (loss.value / self.state.chain.spec.dims).backward()
         return Loss(loss.value.detach(), loss.terms, loss.seen)
 
-    def _first(self, x: Tensor) -> Loss:
-        """Compile, or say that it cannot be done and go on without."""
-        before = torch.get_rng_state()
+    def _guarded(self, batch: Batch) -> Loss:
+        """Compile, or report that it cannot be done and continue without."""
+        before = _random_state(self.state.device)
         recomputed = self.state.config.recompute
-        self._compiled = _compiled_loss(self.state) if recomputed else _compiled(self.state)
+        if self._compiled is None:
+            self._compiled = _compiled_loss(self.state) if recomputed else _compiled(self.state)
         try:
-            return self._replayed(x)
+            return self._replayed(batch)
         except Exception as error:
-            torch.set_rng_state(before)
+            _set_random_state(before, self.state.device)
             self._compiled = None
             self.state.compiled = False
             # A defect of the chain, and not of compiling it, shows itself here once more.
-            loss = self._plain(x)
+            loss = self._plain(batch)
             first, *_ = str(error).strip().splitlines() or [type(error).__name__]
-            self.note(f"steps are not compiled ({first[:200]}); training goes on without.")
+            self.note(f"steps are not compiled ({first[:200]}); training continues without.")
             return loss
 
-    def _replayed(self, x: Tensor) -> Loss:
+    def _replayed(self, batch: Batch) -> Loss:
         assert self._compiled is not None
-        values, names, seen = self._compiled(x)
+        values, names, seen = self._compiled(batch)
         return Loss(values[0], dict(zip(names, values[1:], strict=True)), seen)
 
-    def _worth_compiling(self, x: Tensor) -> bool:
+    def _worth_compiling(self, batch: Batch) -> bool:
         config, kind = self.state.config, self.state.device.type
         if config.compile != "auto" or kind not in _LONG:
             return config.compile == "on"
@@ -110,57 +119,72 @@ class Gradient:
         seconds = _PER_STEP[kind]
         left = _LONG[kind] / config.steps
         if seconds < left:
-            counted = x[:_COUNTED]
+            counted = batch.first(_COUNTED)
             with own_randomness(self.state.device), autocast(self.state.dtype, self.state.device):
-                flops = training_work(self.state.chain, counted).total / len(counted)
+                flops = training_work(self.state.chain, self.state.objective, counted).total / len(counted)
             seconds += flops * config.batch_size / _RATE[kind]
         return seconds >= left
 
 
-class _LossOf(nn.Module):
-    """A chain whose forward is its training loss, so that it can be called with other weights."""
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """The states of the generators that a step draws from."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
-    def __init__(self, chain: Chain) -> None:
+
+def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    cpu, cuda = state
+    torch.set_rng_state(cpu)
+    if cuda is not None:
+        torch.cuda.set_rng_state(cuda, device)
+
+
+class _LossOf(nn.Module):
+    """A chain and its objective as one function of a batch's parts, which can be called with other weights."""
+
+    def __init__(self, chain: Chain, objective: Objective) -> None:
         super().__init__()
         self.chain = chain
+        self.objective = objective
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Loss]:
-        loss = self.chain.training_loss(x)
+    def forward(self, *parts: Tensor | None) -> tuple[Tensor, Loss]:
+        loss: Loss = self.objective(self.chain, Batch(*parts))  # type: ignore[arg-type]
         return loss.value / self.chain.spec.dims, loss
 
 
-def _compiled(state: TrainingState) -> Callable[[Tensor], Compiled]:
+def _compiled(state: TrainingState) -> Callable[[Batch], Compiled]:
     """One compiled graph."""
-    module, parts = _LossOf(state.chain), state.buckets
+    module, buckets = _LossOf(state.chain, state.objective), state.buckets
     names: list[str] = []
 
-    def loss_of(weights: dict[str, Tensor], x: Tensor) -> tuple[Tensor, tuple[Tensor, dict[str, Tensor]]]:
-        scaled, loss = torch.func.functional_call(module, weights, (x,))
+    def loss_of(weights: dict[str, Tensor], given: Parts) -> tuple[Tensor, tuple[Tensor, dict[str, Tensor]]]:
+        scaled, loss = torch.func.functional_call(module, weights, given)
         names[:] = loss.terms
         return scaled, (_reported(loss), loss.seen)
 
-    def step(weights: list[Tensor], gradients: list[Tensor], x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        named = {f"chain.{name}": view for name, view in views(parts, weights).items()}
-        gradient, (_, (reported, seen)) = torch.func.grad_and_value(loss_of, has_aux=True)(named, x)
+    def step(
+        weights: list[Tensor], gradients: list[Tensor], given: Parts
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        named = {f"chain.{name}": view for name, view in views(buckets, weights).items()}
+        gradient, (_, (reported, seen)) = torch.func.grad_and_value(loss_of, has_aux=True)(named, given)
         plain = {name.removeprefix("chain."): value for name, value in gradient.items()}
-        for part, out in zip(parts, gradients, strict=True):
-            out.copy_(part.flattened(plain))
+        for bucket, out in zip(buckets, gradients, strict=True):
+            out.copy_(bucket.flattened(plain))
         return reported, seen
 
     graphs = state.device.type == "cuda"
     compiled = torch.compile(step, fullgraph=True, dynamic=False, options=_options(state))
-    weights = [bucket.weight.detach() for bucket in parts]
-    gradients = [bucket.gradient for bucket in parts]
+    weights = [bucket.weight.detach() for bucket in buckets]
+    gradients = [bucket.gradient for bucket in buckets]
     if graphs:
         # Replayed graphs read and write these where they are, without copying them in.
         for tensor in (*weights, *gradients):
             torch._dynamo.mark_static_address(tensor)
 
-    def call(x: Tensor) -> Compiled:
+    def call(batch: Batch) -> Compiled:
         with torch.no_grad():
             if graphs:
                 torch.compiler.cudagraph_mark_step_begin()
-            values, seen = compiled(weights, gradients, x)
+            values, seen = compiled(weights, gradients, (batch.x, batch.y, batch.mask))
             if graphs:
                 # A replay writes its results where the last one did.
                 values, seen = values.clone(), {name: value.clone() for name, value in seen.items()}
@@ -169,13 +193,13 @@ def _compiled(state: TrainingState) -> Callable[[Tensor], Compiled]:
     return call
 
 
-def _compiled_loss(state: TrainingState) -> Callable[[Tensor], Compiled]:
-    """As ``_compiled``, with the forward and the backward pass each a graph of its own."""
-    module = _LossOf(state.chain)
+def _compiled_loss(state: TrainingState) -> Callable[[Batch], Compiled]:
+    """As ``_compiled``, with separate graphs for the forward and the backward pass."""
+    module = _LossOf(state.chain, state.objective)
     compiled = torch.compile(module, fullgraph=True, dynamic=False, options=_options(state))
 
-    def call(x: Tensor) -> Compiled:
-        scaled, loss = compiled(x)
+    def call(batch: Batch) -> Compiled:
+        scaled, loss = compiled(batch.x, batch.y, batch.mask)
         # A replayed graph writes its results where the last one did, and these are copies of them.
         values, seen = _reported(loss), {name: value.clone() for name, value in loss.seen.items()}
         for bucket in state.buckets:

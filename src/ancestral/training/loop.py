@@ -1,4 +1,4 @@
-"""The training loop: a generator of one record per step. What to do with records is the caller's."""
+"""The training loop: a generator that yields a record after each step. The caller logs, evaluates and saves."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ancestral.allocator import keep_freed_memory
-from ancestral.chain import Chain
+from ancestral._internal.allocator import keep_freed_memory
+from ancestral._internal.randomness import own_randomness, reseed
 from ancestral.config import TrainingConfig
-from ancestral.data import Dataset, feed
-from ancestral.randomness import own_randomness, reseed
+from ancestral.core.chain import Chain
+from ancestral.data import Dataset, feed_batches
 from ancestral.training.gradient import Gradient, Note
 from ancestral.training.order import DataOrder
 from ancestral.training.state import TrainingState
@@ -22,7 +22,7 @@ from ancestral.training.state import TrainingState
 _STEP = 2
 """Keeps a step's random numbers apart from the data order's."""
 _MANY = 0.1
-"""Share of skipped steps above which the user is told of them."""
+"""Share of skipped steps above which ``note`` receives a warning."""
 _LOST = 20
 """Skipped steps in a row after which a gradient that is not finite is no accident."""
 
@@ -65,16 +65,16 @@ def train(
     Starts wherever ``state`` is. Every step seeds torch's generators from (seed, images seen), so what
     the caller draws between steps changes nothing; the caller's random state comes back at the end.
     Raises ``TrainingDiverged`` at the first loss or gradient that is not finite, before it reaches the
-    weights on a CPU. On a GPU, where looking waits for the device, only steps are looked at of which
-    something is made (``looked_at``). ``note`` is told when more than a tenth of the steps since the last
-    record were skipped.
+    weights on a CPU. On a GPU, where a check waits for the device, only the steps that
+    ``looked_at`` names are checked. ``note`` receives a sentence when more than a tenth of the steps since
+    the last record were skipped.
     """
     config, chain, device = state.config, state.chain, state.device
     check_fits(chain, data, config)
     order = DataOrder(len(data.train), config.seed)
     gradient = Gradient(state, note=note)
     images = range(state.images_seen, config.steps * config.batch_size, config.batch_size)
-    batches = feed(data.train.x, (order.take(seen, config.batch_size) for seen in images), device)
+    batches = feed_batches(data.train, (order.take(seen, config.batch_size) for seen in images), device)
     chain.train()
     if device.type == "cpu":
         keep_freed_memory()
@@ -82,9 +82,10 @@ def train(
     with own_randomness(device), contextlib.closing(batches):
         while state.step < config.steps:
             step = state.step
-            chain.at_step(step)
+            state.objective.at_step(step)
             reseed(device, config.seed, _STEP, state.images_seen)
-            loss = gradient(data.shown(next(batches)))
+            batch = next(batches)
+            loss = gradient(batch.showing(data.shown(batch.x)))
             norm = state.clip()
             skip = state.too_steep(norm)
             record = StepRecord(
@@ -136,7 +137,7 @@ class _Skips:
 
 
 def check_fits(chain: Chain, data: Dataset, config: TrainingConfig) -> None:
-    """Refuse options that cannot work with these data."""
+    """Raise ``ValueError`` for data of another spec than the chain's or fewer examples than a batch."""
     if chain.spec != data.spec:
         raise ValueError(
             f"the chain is for {chain.spec.words}, and the data are {data.spec.words}; build the chain for "
@@ -150,7 +151,7 @@ def check_fits(chain: Chain, data: Dataset, config: TrainingConfig) -> None:
 
 
 def looked_at(config: TrainingConfig, step: int) -> bool:
-    """Whether something is made of a step: a record, an evaluation, a picture, a checkpoint, or the end."""
+    """Whether this step logs, evaluates, samples, saves or is the last."""
     spans = (config.log_every, config.evaluate_every, config.sample_every, config.checkpoint_every)
     return step == config.steps or any(span > 0 and step % span == 0 for span in spans)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ancestral.randomness import mixed
+from ancestral._internal.randomness import mixed
 
 _ORDER = 1
 """Keeps the seeds of permutations apart from those of a step's other random numbers."""

@@ -10,35 +10,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ancestral.chain import Chain
+from ancestral._internal.precision import NAMES, compute_dtype, name_of
 from ancestral.config import TrainingConfig
-from ancestral.precision import NAMES, compute_dtype, name_of
+from ancestral.core.chain import Chain
+from ancestral.objectives import Objective
 from ancestral.training.flat import Bucket, buckets, is_matrix, views
 from ancestral.training.memory import recompute_blocks
-from ancestral.training.muon import Muon
-from ancestral.training.soap import Soap
+from ancestral.training.objective import objective_of
+from ancestral.training.optimizers.muon import Muon
+from ancestral.training.optimizers.soap import Soap
 
 _SLOTS = ("exp_avg", "exp_avg_sq")
 _SKIPPED = "training/skipped"
+_OBJECTIVE = "objective/"
+"""Prefix of the objective's buffers in a checkpoint."""
+_OF_OBJECTIVES = ("draws.squares", "draws.counts")
+"""Buffers of objectives that version 0.1 stored with the model."""
 _OPTIMIZERS: dict[str, type[Muon] | type[Soap]] = {"muon": Muon, "soap": Soap}
 
 
-def training_dtype(config: TrainingConfig, chain: Chain, device: torch.device) -> torch.dtype:
-    """What the chain's networks compute in while it is trained as ``config`` says."""
-    rows = config.batch_size * chain.objective.samples
+def training_dtype(
+    config: TrainingConfig, chain: Chain, objective: Objective, device: torch.device
+) -> torch.dtype:
+    """The dtype in which the chain's networks compute while it is trained with ``config``."""
+    rows = config.batch_size * objective.samples
     return compute_dtype(config.precision, device, chain, rows=rows)
 
 
 class TrainingState:
-    """A chain in training, with its optimiser and exponential moving average (EMA).
+    """A chain in training, with its objective, optimiser and exponential moving average (EMA).
 
     ``images_seen`` is the only clock: the step, the rate, the data order and all random numbers follow
     from it and the seed. The chain's parameters become views of flat buffers (``flat``) until
     ``release``: do not move the chain to another device or dtype in between.
     """
 
-    def __init__(self, chain: Chain, config: TrainingConfig) -> None:
+    def __init__(self, chain: Chain, config: TrainingConfig, objective: Objective | None = None) -> None:
         self.chain = chain
+        self.objective = objective_of(chain) if objective is None else objective
+        self.objective.check(chain)
         self.config = config
         recompute_blocks(chain, config.recompute)
         self.images_seen = 0
@@ -46,8 +56,9 @@ class TrainingState:
         if not self.parameters:
             raise ValueError(f"{type(chain).__name__} has no parameters; there is nothing to train.")
         self.device = next(iter(self.parameters.values())).device
-        self.dtype = training_dtype(config, chain, self.device)
-        """What networks compute in, decided once: a run that is gone on with keeps it."""
+        self.objective.to(self.device)
+        self.dtype = training_dtype(config, chain, self.objective, self.device)
+        """What networks compute in, decided once: a resumed run keeps it."""
         self.compiled: bool | None = None
         """Whether steps are compiled; None until the first step decides it."""
         self.skipped = torch.zeros((), device=self.device)
@@ -191,6 +202,7 @@ class TrainingState:
         out = {f"model/{name}": tensor for name, tensor in model_tensors(self.chain).items()}
         out |= {f"ema/{name}": tensor for name, tensor in self.ema.items()}
         out |= dict(self._moments())
+        out |= {f"{_OBJECTIVE}{name}": buffer for name, buffer in self.objective.state_dict().items()}
         if self.config.skip:
             out[_SKIPPED] = self.skipped
         return {name: tensor.detach().cpu().contiguous() for name, tensor in out.items()}
@@ -209,6 +221,12 @@ class TrainingState:
             average.copy_(tensors[f"ema/{name}"])
         for name, moment in self._moments():
             moment.copy_(tensors[name])
+        for name, buffer in self.objective.state_dict().items():
+            # Version 0.1 kept what an objective remembers in the model.
+            found = tensors.get(f"{_OBJECTIVE}{name}", tensors.get(f"model/{name}"))
+            if found is None:
+                raise ValueError(f"the checkpoint is of another objective: {name} is missing.")
+            buffer.copy_(found)
         self.images_seen = images_seen
         if self.config.skip:
             self.skipped.copy_(tensors[_SKIPPED])
@@ -236,17 +254,18 @@ def model_tensors(chain: Chain) -> dict[str, Tensor]:
 def restore_model(chain: Chain, tensors: dict[str, Tensor], prefix: str) -> None:
     """Copy the tensors named ``prefix`` + name into the chain. ``ValueError`` when they are another's."""
     lasting = model_tensors(chain)
-    foreign = {n.removeprefix("model/") for n in tensors if n.startswith("model/")} - lasting.keys()
+    given = {name.removeprefix("model/") for name in tensors if name.startswith("model/")}
+    foreign = {name for name in given - lasting.keys() if name not in _OF_OBJECTIVES}
     if foreign:
         raise ValueError(f"the checkpoint is of another model: this one has no {min(foreign)}.")
     for name, own in lasting.items():
-        given = tensors.get(prefix + name)
+        value = tensors.get(prefix + name)
         # The average is of parameters only: buffers are the model's own.
-        given = tensors.get("model/" + name) if given is None else given
-        if given is None or given.shape != own.shape:
-            found = "missing" if given is None else f"of shape {tuple(given.shape)}"
+        value = tensors.get("model/" + name) if value is None else value
+        if value is None or value.shape != own.shape:
+            found = "missing" if value is None else f"of shape {tuple(value.shape)}"
             raise ValueError(
                 f"the checkpoint is of another model: {name} is {found}, and this model has "
                 f"{tuple(own.shape)}."
             )
-        own.copy_(given)
+        own.copy_(value)

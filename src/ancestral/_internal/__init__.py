@@ -1,0 +1,1 @@
+"""What the rest is built on: checks, atomic files, random numbers, precision, memory."""

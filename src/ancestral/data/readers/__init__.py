@@ -1,0 +1,1 @@
+"""Readers of data, a file for each format."""

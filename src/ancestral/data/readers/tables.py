@@ -1,0 +1,167 @@
+"""Tables of numbers in CSV and Parquet files → float vectors with the names of their columns.
+
+A folder with train.csv and test.csv (or .tsv, .csv.gz, .parquet) comes with its test split. Files that are
+large are read once, by batches, into the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ancestral.data.cache import cached
+from ancestral.data.raw import Array, Kind, Raw, Reading
+from ancestral.data.readers.classes import Classes
+from ancestral.data.readers.columns import Columns, Table, check_label, shown
+from ancestral.data.readers.csv_file import open_csv
+from ancestral.data.readers.parquet_file import open_parquet
+
+CACHED_ABOVE = 2**27
+"""Bytes of numbers above which they go into the cache, and not into memory."""
+_FORMS: dict[str, Callable[[Path], Table]] = {
+    ".csv": open_csv,
+    ".csv.gz": open_csv,
+    ".tsv": open_csv,
+    ".tsv.gz": open_csv,
+    ".parquet": open_parquet,
+}
+
+
+class Sink(Protocol):
+    """Where rows go as they are read: a cache's draft, or memory."""
+
+    def append(self, name: str, rows: Array) -> None:
+        """Add rows (n, …) to the array ``name``."""
+
+
+class _Memory:
+    """A sink that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[Array]] = {}
+
+    def append(self, name: str, rows: Array) -> None:
+        self._parts.setdefault(name, []).append(rows)
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        return {name: np.concatenate(parts) for name, parts in self._parts.items()}
+
+
+def _suffix(path: Path) -> str | None:
+    return next((suffix for suffix in _FORMS if path.name.lower().endswith(suffix)), None)
+
+
+def _files(source: Path) -> dict[str, Path]:
+    """The file of each part, train and perhaps test."""
+    if source.is_file():
+        return {"train": source}
+    parts: dict[str, Path] = {}
+    for part in ("train", "test"):
+        found = sorted(path for path in source.iterdir() if _suffix(path) and _stem(path).lower() == part)
+        if len(found) > 1:
+            raise ValueError(
+                f"the folder {str(source)!r} holds {', '.join(path.name for path in found)}, which are "
+                f"several files for the split {part}; keep one of them."
+            )
+        if found:
+            parts[part] = found[0]
+    return parts
+
+
+def _stem(path: Path) -> str:
+    suffix = _suffix(path)
+    return path.name[: -len(suffix)] if suffix else path.stem
+
+
+def _matches(source: str) -> bool:
+    path = Path(source)
+    if path.is_dir():
+        return any(_suffix(inside) and _stem(inside).lower() == "train" for inside in path.iterdir())
+    return path.is_file() and _suffix(path) is not None
+
+
+def _read(source: str, reading: Reading) -> Raw:
+    path = Path(source)
+    files = _files(path)
+    tables = {part: _FORMS[str(_suffix(file))](file) for part, file in files.items()}
+    columns = _columns(tables, reading.label)
+    arrays: dict[str, Array]
+    if sum(table.nbytes for table in tables.values()) > CACHED_ABOVE:
+        entry = cached(_key(files, reading), lambda draft: _fill(draft, tables, columns, reading))
+        arrays, facts = entry.arrays, entry.facts
+    else:
+        memory = _Memory()
+        facts = _fill(memory, tables, columns, reading)
+        arrays = memory.arrays
+    return Raw(
+        name=path.resolve().name if path.is_dir() else _stem(path),
+        train_x=arrays["train_x"],
+        train_labels=arrays.get("train_labels"),
+        test_x=arrays.get("test_x"),
+        test_labels=arrays.get("test_labels"),
+        columns=columns,
+        class_names=None if facts["class_names"] is None else tuple(facts["class_names"]),
+        notes=tuple(facts["notes"]),
+    )
+
+
+def _columns(tables: dict[str, Table], label: str | None) -> tuple[str, ...]:
+    """The names of the columns that are modelled, which all tables must have."""
+    train, test = tables["train"], tables.get("test")
+    check_label(label, train.names, repr(train.path.name))
+    columns = tuple(name for name in train.names if name != label)
+    if not columns:
+        raise ValueError(
+            f"{train.path.name!r} has no column beside the label {label!r}, so there is nothing to model."
+        )
+    if test is not None and (differ := {*columns} ^ ({*test.names} - {label})):
+        raise ValueError(
+            f"{train.path.name!r} and {test.path.name!r} must have the same columns, and only one of them "
+            f"has {shown(sorted(differ))}."
+        )
+    return columns
+
+
+def _fill(sink: Sink, tables: dict[str, Table], columns: tuple[str, ...], reading: Reading) -> dict[str, Any]:
+    """Read all tables into a sink; returns what there is to know beside the arrays."""
+    classes = None if reading.label is None else Classes(reading.label)
+    total, before = sum(table.path.stat().st_size for table in tables.values()), 0
+    notes: list[str] = []
+    for part, table in tables.items():
+
+        def told(done: int, before: int = before) -> None:
+            reading.progress((before + done) >> 20, total >> 20)
+
+        rows = Columns(repr(table.path.name), columns)
+        for batch in table.batches(told):
+            if classes is not None and classes.name in table.names:
+                classes.take(part, batch.column(classes.name), first=rows.rows, where=rows.where)
+            sink.append(f"{part}_x", rows.take(batch))
+        if rows.rows == 0:
+            raise ValueError(f"{rows.where} has columns and no rows. Give at least one example.")
+        notes += [*table.notes, *(rows.notes() if part == "train" else [])]
+        before += table.path.stat().st_size
+    names, labels = (None, {}) if classes is None else classes.finish()
+    for part, values in labels.items():
+        sink.append(f"{part}_labels", values)
+    return {"class_names": names, "notes": notes}
+
+
+def _key(files: dict[str, Path], reading: Reading) -> str:
+    """Of all that the content of an entry follows from."""
+    stats = {part: (str(path.resolve()), path.stat()) for part, path in files.items()}
+    content = [(part, path, stat.st_size, stat.st_mtime_ns) for part, (path, stat) in stats.items()]
+    return hashlib.sha256(repr(("tables", reading.label, content)).encode()).hexdigest()[:32]
+
+
+KIND = Kind(
+    expects="a table of numbers (.csv, .tsv, .csv.gz or .parquet), or a folder with train and test tables",
+    matches=_matches,
+    read=_read,
+    choices=("label",),
+)

@@ -1,0 +1,123 @@
+"""The loop over a data set in batches: the same for every bound."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ancestral._internal import checks
+from ancestral._internal.allocator import keep_freed_memory
+from ancestral._internal.randomness import own_randomness, reseed
+from ancestral.bounds import Bound, Bounded
+from ancestral.bounds.pieces import Done
+from ancestral.core.batch import Batch
+from ancestral.core.chain import Chain
+from ancestral.data import Examples, Split, feed_batches
+
+Progress = Callable[[int, int], None]
+"""Called with (examples done, examples in all)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """A bound on log p(x) of some examples, and how it was computed."""
+
+    found: Bounded
+    estimator: dict[str, Any]
+    """How, as in the commands' JSON: ``Bound.json`` of the bound as it was planned."""
+    words: str
+    """The same for a person."""
+    calls: int
+    """Generative steps p(z_{t−1}|z_t) computed for one example."""
+    seconds: float
+    seed: int
+
+    @property
+    def n(self) -> int:
+        """How many examples."""
+        return len(self.found.nats)
+
+
+@torch.no_grad()
+def bounded(
+    chain: Chain,
+    x: Split | Examples,
+    bounds: Sequence[Bound],
+    *,
+    batch_size: int = 500,
+    seed: int = 0,
+    purpose: Sequence[int] = (),
+    progress: Progress | None = None,
+) -> list[Measurement]:
+    """Each bound on all of x, (n, *shape): examples in the data's own values, or a split with its labels.
+
+    A bound draws from generators seeded by (seed, purpose, first example of the batch), whatever other bounds
+    there are; the last batch counts like the others, and the caller's random state is left as it was.
+    ``ValueError`` for a bound that the chain does not have, and for no examples.
+    """
+    checks.integer("batch_size", batch_size, low=1)
+    for bound in bounds:
+        bound.check(chain)
+    if len(x) == 0:
+        raise ValueError("there are no examples to evaluate; give at least one.")
+    device = next(chain.parameters()).device
+    parts: list[list[Bounded]] = [[] for _ in bounds]
+    seconds = [0.0 for _ in bounds]
+    with own_randomness(device), evaluation_mode(chain), batches(x, batch_size, device) as numbered:
+        planned = [bound.planned(chain, x, seed=seed) for bound in bounds]
+        for first, batch in numbered:
+            for index, bound in enumerate(planned):
+                start = time.perf_counter()
+                reseed(device, seed, *purpose, first)
+                done = within(progress, first, len(batch), len(x), part=(index, len(bounds)))
+                parts[index].append(bound(chain, batch, done=done))
+                seconds[index] += time.perf_counter() - start
+            if progress is not None:
+                progress(first + len(batch), len(x))
+    return [
+        Measurement(type(some[0]).joined(some), bound.json(), bound.words, bound.calls(chain), taken, seed)
+        for bound, some, taken in zip(planned, parts, seconds, strict=True)
+    ]
+
+
+@contextlib.contextmanager
+def batches(x: Split | Examples, size: int, device: torch.device) -> Iterator[Iterator[tuple[int, Batch]]]:
+    """All of x, on the device, in batches of at most ``size``: (number of the first example, batch)."""
+    firsts = range(0, len(x), size)
+    found = feed_batches(x, (torch.arange(i, min(i + size, len(x))) for i in firsts), device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    with contextlib.closing(found):
+        yield zip(firsts, found, strict=True)
+
+
+@contextlib.contextmanager
+def evaluation_mode(chain: Chain) -> Iterator[None]:
+    """The chain without dropout, and back to what it was."""
+    was_training = chain.training
+    chain.eval()
+    try:
+        yield
+    finally:
+        chain.train(was_training)
+
+
+def within(
+    progress: Progress | None, first: int, count: int, total: int, *, part: tuple[int, int] = (0, 1)
+) -> Done:
+    """Reports a share of a batch of ``count`` examples, from ``first`` on, as that many whole examples.
+
+    With ``part``, (i, n), it is the share of the i-th of n equal parts of the work.
+    """
+
+    def done(share: float) -> None:
+        if progress is not None:
+            index, parts = part
+            progress(first + int((index + share) / parts * count), total)
+
+    return done

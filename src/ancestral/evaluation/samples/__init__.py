@@ -1,0 +1,1 @@
+"""How far samples are from data: feature spaces, distances, and their floor."""

@@ -1,0 +1,323 @@
+"""Training with everything around it: held-out ELBO, sample pictures, metrics, checkpoints, resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ancestral._internal import checks
+from ancestral._internal.randomness import mixed, own_randomness, reseed
+from ancestral.config import RunConfig, TrainingConfig
+from ancestral.core.chain import Chain
+from ancestral.data import Dataset, content_hash, feed_batches
+from ancestral.evaluation import evaluate, save_picture
+from ancestral.evaluation.loop import Progress
+from ancestral.experiments.build import build_chain
+from ancestral.experiments.runs.folder import RunFolder
+from ancestral.experiments.runs.loading import load_configured
+from ancestral.objectives import Objective
+from ancestral.sampling import preview
+from ancestral.training import StepRecord, TrainingDiverged, TrainingState, train
+from ancestral.training.loop import check_finite, check_fits
+
+Report = Callable[[dict[str, Any]], None]
+"""Called with each record of metrics.jsonl as it is made."""
+
+_WEIGHTS, _PREVIEW = 3, 4
+"""Keep the seeds of initial weights and of sample pictures apart from the loop's."""
+_HELD_OUT = 500
+"""Examples of the validation split looked at on the way; the final figure is ``evaluate``'s, over all."""
+_HELD_OUT_LEVELS = 8
+_PREVIEWED = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """What training left behind."""
+
+    chain: Chain
+    """With its averaged weights, in evaluation mode."""
+    records: list[dict[str, Any]]
+    """The records of this call, as in metrics.jsonl."""
+    images_per_second: float
+    """Of this call's training steps alone, without evaluation and saving; 0 when none was left to take."""
+    step: int
+    """Steps taken in all."""
+    finished: bool
+    """Whether all steps are taken; False when it was asked to stop."""
+
+
+class RunDiverged(TrainingDiverged):
+    """As ``TrainingDiverged``, with the newest checkpoint from before it in ``checkpoint`` (or None)."""
+
+    def __init__(self, cause: TrainingDiverged, checkpoint: Path | None) -> None:
+        super().__init__(cause.step, cause.term)
+        self.checkpoint = checkpoint
+        last = "There was no checkpoint yet." if checkpoint is None else f"Last good checkpoint: {checkpoint}"
+        self.args = (f"{self.args[0]} {last}",)
+
+
+def fit(
+    chain: Chain,
+    data: Dataset,
+    training: TrainingConfig | None = None,
+    *,
+    objective: Objective | None = None,
+    out: str | Path | RunFolder | None = None,
+    device: str = "auto",
+    report: Report | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Fitted:
+    """Train any chain on ``data``; with ``out``, into a run folder, which is new or resumed.
+
+    ``objective`` is what is minimised; by default what the options that the chain was built from name, or the
+    negative ELBO. ``report`` sees every record. ``should_stop`` is called after each step; when it returns True a
+    checkpoint is written and the call returns. Raises ``ValueError`` for options that do not fit the data and
+    ``RunDiverged`` when a loss is no longer finite. Which weights training starts from is the chain's:
+    build it under ``torch.manual_seed`` to fix them, or train from a ``RunConfig`` with ``train_run``.
+    """
+    training = training or TrainingConfig()
+    check_fits(chain, data, training)
+    place = pick_device(device)
+    folder = out if isinstance(out, RunFolder) or out is None else _custom_folder(Path(out), data, training)
+    chain.to(place)
+    state = TrainingState(chain, training, objective)
+    if folder is not None:
+        folder.restore(state)
+        folder.rewind(state.step)
+        if training.steps != folder.training.steps:
+            # Only now, as a checkpoint that cannot be read is refused.
+            folder.extend(training.steps)
+            # A longer run may be worth compiling.
+            state.compiled = state.compiled or None
+    session = _Session(state, resident(data, place), folder, report)
+    for text in data.notes:
+        session.note(text)
+    finished = session.run(should_stop)
+    state.release()
+    chain.eval()
+    return Fitted(chain, session.records, session.images_per_second, state.step, finished)
+
+
+def train_run(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    device: str = "auto",
+    report: Report | None = None,
+    reading: Progress = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Fitted:
+    """Train the model that ``config`` describes into the new run folder ``out``.
+
+    ``reading`` is told how far the data are read, where that takes long. Otherwise as ``fit``.
+    """
+    data = load_configured(config.data, progress=reading)
+    chain = initial_chain(config, data)
+    # All that can be refused is refused before anything is written.
+    check_fits(chain, data, config.training)
+    pick_device(device)
+    folder = RunFolder.create(Path(out), data, config.training, config=config)
+    return fit(
+        chain, data, config.training, out=folder, device=device, report=report, should_stop=should_stop
+    )
+
+
+def resume_run(
+    path: str | Path,
+    *,
+    data: str | None = None,
+    steps: int | None = None,
+    device: str = "auto",
+    report: Report | None = None,
+    reading: Progress = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Fitted:
+    """Go on with a run from its newest checkpoint, exactly as if it had never stopped.
+
+    ``data`` says where the data are now, when they moved; their content must be what it was. With ``steps``,
+    more than it was planned over, the run is made longer (``RunFolder.extend``): from its newest checkpoint
+    on, the learning rate is that of the longer plan.
+    """
+    folder = RunFolder.open(Path(path))
+    config, training = folder.config, folder.planned(steps)
+    source = config.data.source if data is None else data
+    dataset = load_configured(config.data, source=source, progress=reading)
+    if content_hash(dataset) != folder.facts["content"]:
+        raise ValueError(
+            f"the data at {source} are not those that {folder.path} was trained on. Put the same data "
+            "back, or start a new run."
+        )
+    chain = initial_chain(config, dataset)
+    return fit(chain, dataset, training, out=folder, device=device, report=report, should_stop=should_stop)
+
+
+def initial_chain(config: RunConfig, data: Dataset) -> Chain:
+    """The chain of a run before its first step: its weights are a function of the seed."""
+    cpu = torch.device("cpu")
+    with own_randomness(cpu):
+        reseed(cpu, config.training.seed, _WEIGHTS)
+        return build_chain(config.model, data.spec, train=data.seen())
+
+
+def pick_device(name: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda"; ``ValueError`` for one that is not there."""
+    checks.one_of("device", name, ("auto", "cpu", "cuda"))
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda' and torch sees no CUDA device here; use auto or cpu.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _custom_folder(path: Path, data: Dataset, training: TrainingConfig) -> RunFolder:
+    """The folder of a chain built in Python: a new one, or the same run's, to go on with."""
+    if not (path / "config.json").is_file():
+        return RunFolder.create(path, data, training)
+    folder = RunFolder.open(path)
+    if folder.facts["training"] != dataclasses.asdict(training) or folder.facts["content"] != content_hash(
+        data
+    ):
+        raise ValueError(
+            f"{path} holds a run with other training options or data. Give out another folder, or the "
+            "same options to go on with it (RunFolder.extend makes it longer)."
+        )
+    return folder
+
+
+def resident(data: Dataset, device: torch.device) -> Dataset:
+    """The data on the device when they take at most half of what is free there; else they are streamed."""
+    if device.type != "cuda":
+        return data
+    free, _ = torch.cuda.mem_get_info(device)
+    return data.to(device) if 2 * data.nbytes < free else data
+
+
+class _Session:
+    """One call of ``fit``: drives the loop and does what its records ask for."""
+
+    def __init__(
+        self,
+        state: TrainingState,
+        data: Dataset,
+        folder: RunFolder | None,
+        report: Report | None,
+    ) -> None:
+        self.state = state
+        self.data = data
+        self.folder = folder
+        self.report = report
+        self.device = state.device
+        self.records: list[dict[str, Any]] = []
+        self.seconds = 0.0
+        self.seconds_before = 0.0
+        """Of earlier calls, for the steps that are not taken again."""
+        if folder is not None and (earlier := folder.records("timing.jsonl")):
+            self.seconds_before = float(earlier[-1]["seconds"])
+        self.started_at = state.images_seen
+
+    @property
+    def images_per_second(self) -> float:
+        """Training steps alone."""
+        return (self.state.images_seen - self.started_at) / self.seconds if self.seconds else 0.0
+
+    def run(self, should_stop: Callable[[], bool]) -> bool:
+        """Take the steps that are left; False when it was asked to stop before the last."""
+        config = self.state.config
+        steps = train(self.state, self.data, note=self.note)
+        try:
+            while True:
+                start = time.perf_counter()
+                record = next(steps, None)
+                if record is None:
+                    break
+                self.seconds += time.perf_counter() - start
+                self._after(record)
+                stopping = should_stop() and record.step < config.steps
+                if self._due(config.checkpoint_every, record.step) or stopping:
+                    self._save(record)
+                if stopping:
+                    return False
+        except TrainingDiverged as error:
+            points = self.folder.checkpoints if self.folder is not None else []
+            raise RunDiverged(error, points[-1] if points else None) from error
+        finally:
+            steps.close()
+        return True
+
+    def _due(self, every: int, step: int) -> bool:
+        return step == self.state.config.steps or (every > 0 and step % every == 0)
+
+    def _after(self, record: StepRecord) -> None:
+        config = self.state.config
+        if self._due(config.log_every, record.step):
+            start = time.perf_counter()
+            loss = float(record.loss)
+            # Progress the loss waits for the device: that wait is the step's, not ours.
+            self.seconds += time.perf_counter() - start
+            values = {
+                "loss": loss,
+                "terms": {name: float(term) for name, term in record.terms.items()},
+                "gradient_norm": float(record.gradient_norm),
+                "learning_rate": record.learning_rate,
+            }
+            if record.skipped is not None:
+                values["skipped"] = int(self.state.skipped)
+            self._record("train", record.step, values)
+            if self.folder is not None:
+                timing = {"step": record.step, "seconds": self.seconds_before + self.seconds}
+                self.folder.append("timing.jsonl", {**timing, "images_per_second": self.images_per_second})
+        if self._due(config.evaluate_every, record.step) and self.data.validation is not None:
+            self._evaluate(record.step)
+        if self._due(config.sample_every, record.step) and self.folder is not None:
+            self._picture(record.step)
+
+    def _record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        record = {"kind": kind, "step": step, "images_seen": self.state.images_seen, **values}
+        self.records.append(record)
+        if self.folder is not None:
+            self.folder.append("metrics.jsonl", record)
+        if self.report is not None:
+            self.report(record)
+
+    def note(self, text: str) -> None:
+        """Something about this machine or the data, and not about the run: told, not kept."""
+        if self.report is not None:
+            self.report({"kind": "note", "step": self.state.step, "text": text})
+
+    def _evaluate(self, step: int) -> None:
+        assert self.data.validation is not None
+        many = self.state.chain.single_levels and self.state.chain.T > _HELD_OUT_LEVELS
+        with self.state.averaged() as chain:
+            result = evaluate(
+                chain,
+                self.data.validation[:_HELD_OUT],
+                levels=_HELD_OUT_LEVELS if many else None,
+                seed=mixed(self.state.config.seed, step),
+            ).json()
+        del result["seconds"]
+        self._record("validation", step, result)
+
+    def _picture(self, step: int) -> None:
+        assert self.folder is not None
+        seed = mixed(self.state.config.seed, _PREVIEW, step)
+        with self.state.averaged() as chain:
+            pictures = preview(chain, _PREVIEWED, seed=seed, condition=self._conditions(_PREVIEWED))
+            save_picture(self.folder.picture_path(step), pictures, self.data.spec)
+
+    def _conditions(self, n: int) -> Any:
+        """What n samples are conditioned on: the conditions of the first training examples, repeated."""
+        if not self.state.chain.conditional:
+            return None
+        indices = [torch.arange(n) % len(self.data.train)]
+        (batch,) = feed_batches(self.data.train, indices, self.device)
+        return self.state.chain.condition(batch)
+
+    def _save(self, record: StepRecord) -> None:
+        if self.folder is not None:
+            # Where it was asked to stop, a step on a GPU may not have been looked at yet.
+            check_finite(record)
+            self.folder.save(self.state)

@@ -1,0 +1,352 @@
+"""A run's folder: its configuration, metrics, checkpoints and pictures. All paths in it are relative.
+
+config.json          data, model and training options, what one example is, the data's fingerprint
+metrics.jsonl        a line per record; a function of config.json and extended.json alone, without times
+timing.jsonl         seconds and rates of this machine
+extended.json        at which steps the plan was made longer, and what it was; only where it was
+checkpoints/         step-…/state.safetensors and state.json
+samples/             a picture per step-…
+measurements/        what was measured of the weights, with the bound of every example
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ancestral
+from ancestral._internal import checks
+from ancestral._internal.atomic import TEMPORARY, write_text_atomically
+from ancestral._internal.randomness import own_randomness
+from ancestral.config import DataConfig, RunConfig, TrainingConfig
+from ancestral.core.chain import Chain
+from ancestral.core.spec import DataSpec
+from ancestral.data import Dataset, content_hash
+from ancestral.evaluation.store import Store
+from ancestral.experiments.build import build_chain
+from ancestral.experiments.runs.options import model_json, read_model, read_options
+from ancestral.training.checkpoint import (
+    CheckpointError,
+    checkpoint_digest,
+    checkpoints,
+    load_checkpoint,
+    prune,
+    save_checkpoint,
+    step_of,
+)
+from ancestral.training.state import TrainingState, restore_model
+
+FORMAT = 1
+_EXTENDED = "extended.json"
+
+
+class RunFolder:
+    """One run on disk. ``create`` makes a new one, ``open`` an existing one."""
+
+    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
+        self.path = path
+        self.facts = facts
+
+    # config.json -----------------------------------------------------------------------------------
+
+    @staticmethod
+    def create(
+        path: Path, data: Dataset, training: TrainingConfig, *, config: RunConfig | None = None
+    ) -> RunFolder:
+        """A new folder for a run. ``ValueError`` when something is there already, or it cannot be written."""
+        _check_free(path)
+        facts: dict[str, Any] = {
+            "format": FORMAT,
+            "version": ancestral.__version__,
+            "data": None if config is None else dataclasses.asdict(config.data),
+            "model": None if config is None else model_json(config.model),
+            "training": dataclasses.asdict(training),
+            "spec": {
+                "shape": list(data.spec.shape),
+                "levels": data.spec.levels,
+                "columns": data.columns,
+                "class_names": data.class_names,
+            },
+            "content": content_hash(data),
+        }
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_text_atomically(path / "config.json", json.dumps(facts, indent=1) + "\n")
+        except OSError as error:
+            raise ValueError(f"{path} cannot be written ({error.strerror}). Choose another --out.") from error
+        return RunFolder(path, facts)
+
+    @staticmethod
+    def open(path: Path) -> RunFolder:
+        """The run in ``path``. ``ValueError`` when there is none, or its configuration cannot be read."""
+        if not path.exists():
+            near = checks.suggest(path.name, [p.name for p in path.parent.glob("*") if p.is_dir()])
+            raise ValueError(f"there is no run at {path}: no such folder.{near}")
+        if not (path / "config.json").is_file():
+            raise ValueError(
+                f"there is no run at {path}: it has no config.json. Give the folder that --out named."
+            )
+        try:
+            facts = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path / 'config.json'} cannot be read ({error}).") from error
+        expected = {"format", "version", "data", "model", "training", "spec", "content"}
+        if not isinstance(facts, dict) or facts.get("format") != FORMAT or set(facts) != expected:
+            raise ValueError(
+                f"{path / 'config.json'} is not a configuration of this format: it must have the keys "
+                f"{', '.join(sorted(expected))} and format {FORMAT}."
+            )
+        folder = RunFolder(path, facts)
+        # Read once, so that an edited file is refused here and not halfway through something.
+        _ = folder.columns, folder.class_names
+        _ = folder.training if facts["model"] is None else folder.config
+        return folder
+
+    @property
+    def name(self) -> str:
+        """What kind of model the run is of."""
+        return "custom" if self.facts["model"] is None else str(self.facts["model"]["kind"])
+
+    @property
+    def spec(self) -> DataSpec:
+        """What one example of the training data is."""
+        spec = self.facts["spec"]
+        try:
+            return DataSpec(tuple(spec["shape"]), spec["levels"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.path / 'config.json'}: spec is {spec!r}; it must hold the shape of one example and "
+                "its levels (or null)."
+            ) from error
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """The names of a vector's entries, where the training data had them."""
+        return self._names("columns", count=self.spec.dims)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes, where the training data had them."""
+        return self._names("class_names")
+
+    def _names(self, what: str, *, count: int | None = None) -> tuple[str, ...] | None:
+        names = self.facts["spec"].get(what)
+        if names is None:
+            return None
+        strings = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+        if not strings or len(names) != (count or len(names)):
+            raise ValueError(
+                f"{self.path / 'config.json'}: {what} is {names!r}; it must be null, or a name for each."
+            )
+        return tuple(names)
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's options, checked again. ``ValueError`` names what does not fit."""
+        if self.facts["model"] is None:
+            raise ValueError(
+                f"{self.path} is a run of a chain built in Python, which its folder cannot rebuild. Build "
+                "the chain yourself and call load_run(path, chain=chain)."
+            )
+        return RunConfig(
+            data=read_options(DataConfig, self.facts["data"], self._where("data")),
+            model=read_model(self.facts["model"], self._where("model")),
+            training=self.training,
+        )
+
+    def _where(self, part: str) -> str:
+        return f"{self.path / 'config.json'}: {part}"
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The training options, checked again."""
+        return read_options(TrainingConfig, self.facts["training"], self._where("training"))
+
+    def planned(self, steps: int | None) -> TrainingConfig:
+        """The training options with ``steps`` in all; ``ValueError`` for fewer than there are."""
+        training = self.training
+        if steps is None:
+            return training
+        checks.integer("steps", steps, low=1)
+        if steps < training.steps:
+            raise ValueError(
+                f"steps is {steps} and {self.path} is planned over {training.steps}; a run can be made "
+                "longer only. Give more steps, or leave them out."
+            )
+        return dataclasses.replace(training, steps=steps)
+
+    def extend(self, steps: int) -> None:
+        """Plan ``steps`` in all, at least as many as before. A longer plan is noted in ``extended``."""
+        training, before = self.planned(steps), self.training
+        if training == before:
+            return
+        noted = [*self.extended, {"step": self.step, "steps": before.steps}]
+        facts = {**self.facts, "training": dataclasses.asdict(training)}
+        # First the note: without the longer plan behind it, it is none.
+        self._note(noted, self.step)
+        write_text_atomically(self.path / "config.json", json.dumps(facts, indent=1) + "\n")
+        self.facts = facts
+
+    @property
+    def extended(self) -> list[dict[str, int]]:
+        """Where the plan was made longer: at which ``step``, and the ``steps`` planned until then.
+
+        Up to there the learning rate was that of the shorter plan.
+        """
+        path = self.path / _EXTENDED
+        if not path.is_file():
+            return []
+        try:
+            noted = json.loads(path.read_text(encoding="utf-8"))
+            bad = [one for one in noted if not _is_note(one)]
+        except (OSError, ValueError, TypeError) as error:
+            noted, bad = [], [error]
+        if bad:
+            raise ValueError(
+                f"{path} cannot be read ({bad[0]}). Put back what ancestral wrote, or remove it: it only "
+                "says where the run was made longer."
+            )
+        return [one for one in noted if one["steps"] < self.training.steps]
+
+    def _note(self, noted: list[dict[str, int]], step: int) -> None:
+        """Write where the plan was made longer, for a run that is at ``step``: later steps are not there."""
+        first: dict[int, dict[str, int]] = {}
+        for one in noted:
+            at = min(one["step"], step)
+            if at > 0:
+                first.setdefault(at, {**one, "step": at})
+        write_text_atomically(self.path / _EXTENDED, json.dumps(list(first.values())) + "\n")
+
+    # checkpoints -------------------------------------------------------------------------------------
+
+    def save(self, state: TrainingState) -> Path:
+        """Write a checkpoint of ``state`` and remove old ones."""
+        folder = self.path / "checkpoints"
+        path = save_checkpoint(
+            folder,
+            state.step,
+            state.tensors(),
+            images_seen=state.images_seen,
+            decisions=state.decisions(),
+        )
+        prune(folder, state.config.keep)
+        return path
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return checkpoints(self.path / "checkpoints")
+
+    @property
+    def step(self) -> int:
+        """The step of the newest checkpoint; 0 when there is none yet."""
+        return step_of(self.checkpoints[-1]) if self.checkpoints else 0
+
+    def restore(self, state: TrainingState) -> None:
+        """Bring ``state`` to the newest checkpoint, or leave it at the start when there is none yet."""
+        if self.checkpoints:
+            tensors, facts = load_checkpoint(self.checkpoints[-1])
+            with _named(self.checkpoints[-1]):
+                state.restore(tensors, facts["images_seen"], facts.get("decisions"))
+
+    def load_weights(self, chain: Chain) -> int:
+        """Put the newest averaged weights into ``chain``, in evaluation mode; returns their step."""
+        if not self.checkpoints:
+            raise CheckpointError(
+                f"{self.path} has no checkpoint yet. Let it train: ancestral train --resume {self.path}"
+            )
+        tensors, facts = load_checkpoint(self.checkpoints[-1])
+        with _named(self.checkpoints[-1]):
+            restore_model(chain, tensors, "ema/")
+        chain.eval()
+        return int(facts["step"])
+
+    @property
+    def store(self) -> Store:
+        """The stored measurements of the newest weights. ``CheckpointError`` where there are no weights yet."""
+        if not self.checkpoints:
+            raise CheckpointError(
+                f"{self.path} has no checkpoint yet. Let it train: ancestral train --resume {self.path}"
+            )
+        return Store(self.path / "measurements", checkpoint_digest(self.checkpoints[-1]))
+
+    # metrics -----------------------------------------------------------------------------------------
+
+    def append(self, name: str, record: dict[str, Any]) -> None:
+        """Add a line to a .jsonl file."""
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def records(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+        """The lines of a .jsonl file; a last line that a killed process left unfinished is not one."""
+        path = self.path / name
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1] if line]
+
+    def rewind(self, step: int) -> None:
+        """Forget what was noted of steps after ``step``, which will be taken again."""
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            kept = [record for record in self.records(name) if record["step"] <= step]
+            text = "".join(json.dumps(record) + "\n" for record in kept)
+            write_text_atomically(self.path / name, text)
+        noted = self.extended
+        if any(one["step"] > step for one in noted):
+            self._note(noted, step)
+
+    def picture_path(self, step: int) -> Path:
+        """Where the sample picture of a step is."""
+        return self.path / "samples" / f"step-{step:08d}.png"
+
+
+def load_run(path: str | Path, *, chain: Chain | None = None) -> Chain:
+    """The trained chain of a run folder, with its averaged weights, on the CPU, in evaluation mode.
+
+    A run of a chain of your own class needs that ``chain``, built as it was, to load the weights into.
+    """
+    folder = RunFolder.open(Path(path))
+    if chain is None:
+        # The weights drawn here are overwritten: the caller's random numbers are not to be spent on them.
+        with own_randomness(torch.device("cpu")):
+            chain = build_chain(folder.config.model, folder.spec)
+    folder.load_weights(chain)
+    return chain
+
+
+def _is_note(one: Any) -> bool:
+    """Whether it is an entry of extended.json."""
+    return (
+        isinstance(one, dict)
+        and one.keys() == {"step", "steps"}
+        and all(type(value) is int for value in one.values())
+        and 0 < one["step"] <= one["steps"]
+    )
+
+
+def _check_free(path: Path) -> None:
+    """Refuse a path where a new run would mix with what is there."""
+    if (path / "config.json").exists():
+        raise ValueError(
+            f"{path} holds another run. Give --out a new folder, or go on with it: "
+            f"ancestral train --resume {path}"
+        )
+    # What a run that was killed before its first complete file left behind does not count.
+    if path.exists() and not (path.is_dir() and all(p.name.startswith(TEMPORARY) for p in path.iterdir())):
+        what = "a folder that is not empty" if path.is_dir() else "not a folder"
+        raise ValueError(f"{path} is {what}. Give --out a new folder.")
+
+
+@contextlib.contextmanager
+def _named(checkpoint: Path) -> Iterator[None]:
+    """Say which checkpoint does not fit."""
+    try:
+        yield
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from error
