@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from ancestral._internal import checks
 from ancestral.bounds.errors import DrawError
 from ancestral.bounds.estimate import Estimate
 from ancestral.bounds.pieces import Done
@@ -125,3 +126,21 @@ class Bound(ABC):
     @abstractmethod
     def words(self) -> str:
         """The same for a person."""
+
+
+@dataclass(frozen=True)
+class DrawnBound(Bound):
+    """A bound from ``samples`` draws for each example, of T generative steps each."""
+
+    samples: int = 1
+
+    def __post_init__(self) -> None:
+        checks.integer("samples", self.samples, low=1)
+
+    def calls(self, chain: Chain) -> int:
+        """As ``Bound``."""
+        return chain.T * self.samples
+
+    def json(self) -> dict[str, Any]:
+        """As ``Bound``."""
+        return {"name": self.name, "samples": self.samples}

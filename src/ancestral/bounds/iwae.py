@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ancestral._internal import checks
-from ancestral.bounds.base import Bound, Bounded
+from ancestral.bounds.base import Bounded, DrawnBound
 from ancestral.bounds.estimate import Estimate
 from ancestral.bounds.pieces import Done, rows_at_once, slices
 from ancestral.core.batch import Batch
@@ -162,14 +162,11 @@ class WeightedBounded(Bounded):
 
 
 @dataclass(frozen=True)
-class IwaeBound(Bound):
+class IwaeBound(DrawnBound):
     """log p(x) from the weights of ``samples`` paths drawn from q for each example: IWAE-k."""
 
     samples: int = IWAE_SAMPLES
     name = "iwae"
-
-    def __post_init__(self) -> None:
-        checks.integer("samples", self.samples, low=1)
 
     def check(self, chain: Chain) -> None:
         """As ``Bound``."""
@@ -182,14 +179,6 @@ class IwaeBound(Bound):
             chain, batch.x, samples=self.samples, condition=chain.condition(batch), done=done
         )
         return WeightedBounded(curve.best, None, None, curve)
-
-    def calls(self, chain: Chain) -> int:
-        """As ``Bound``."""
-        return chain.T * self.samples
-
-    def json(self) -> dict[str, Any]:
-        """As ``Bound``."""
-        return {"name": self.name, "samples": self.samples}
 
     @property
     def words(self) -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ancestral._internal import checks
-from ancestral.bounds.base import Bound, Bounded, Summed
+from ancestral.bounds.base import Bounded, DrawnBound, Summed
 from ancestral.bounds.pieces import Done, rows_at_once, slices
 from ancestral.core import walk
 from ancestral.core.batch import Batch
@@ -48,14 +46,10 @@ class ElboBounded(Bounded):
 
 
 @dataclass(frozen=True)
-class PathBound(Bound):
+class PathBound(DrawnBound):
     """The ELBO from ``samples`` paths drawn from q for each example."""
 
-    samples: int = 1
     name = "path"
-
-    def __post_init__(self) -> None:
-        checks.integer("samples", self.samples, low=1)
 
     def of(self, chain: Chain, batch: Batch, *, done: Done) -> ElboBounded:
         """As ``Bound``, with a bounded number of paths in memory."""
@@ -77,14 +71,6 @@ class PathBound(Bound):
             matching=Summed.of(torch.stack(matching, dim=1) if matching else totals.new_zeros(len(x), 0)),
         )
 
-    def calls(self, chain: Chain) -> int:
-        """As ``Bound``."""
-        return chain.T * self.samples
-
-    def json(self) -> dict[str, Any]:
-        """As ``Bound``."""
-        return {"name": self.name, "samples": self.samples}
-
     @property
     def words(self) -> str:
         """As ``Bound``."""
@@ -92,14 +78,10 @@ class PathBound(Bound):
 
 
 @dataclass(frozen=True)
-class SweepBound(Bound):
+class SweepBound(DrawnBound):
     """The ELBO over all levels of a chain with closed-form q(z_t|x), ``samples`` times for each example."""
 
-    samples: int = 1
     name = "sweep"
-
-    def __post_init__(self) -> None:
-        checks.integer("samples", self.samples, low=1)
 
     def check(self, chain: Chain) -> None:
         """As ``Bound``: there must be levels to sweep over."""
@@ -123,14 +105,6 @@ class SweepBound(Bound):
             elbos.append(chain.elbo(batch.x, h=h, condition=condition))
             done((index + 1) / self.samples)
         return ElboBounded.of(elbos)
-
-    def calls(self, chain: Chain) -> int:
-        """As ``Bound``."""
-        return chain.T * self.samples
-
-    def json(self) -> dict[str, Any]:
-        """As ``Bound``."""
-        return {"name": self.name, "samples": self.samples}
 
     @property
     def words(self) -> str:

@@ -206,10 +206,10 @@ def _at_least(
 
     None where there is no such set, as bounds of different examples do not belong into one table.
     """
-    found = []
+    found, everything = [], list(store.all())
     for key, bound in zip(keys, bounds, strict=True):
         by_size: dict[int, Stored] = {}
-        for stored in store.all():
+        for stored in everything:
             if _suffices(stored.key, key, bound):
                 by_size.setdefault(stored.key["n"], stored)
         found.append(by_size)
