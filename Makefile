@@ -61,7 +61,7 @@ docs: $(VENV)/.installed-test ## build the documentation's site, into site/
 
 # Help texts, and messages of mistakes, as they are now.
 docs-pages: $(VENV)/.installed-test ## write the pages of the documentation that are made by tests
-	ANCESTRAL_DOCS=write OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/docs/test_commands_page.py tests/cli/test_bad_input.py
+	ANCESTRAL_DOCS=write OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/docs/test_commands_page.py tests/cli/test_bad_input.py tests/inputs/test_inputs.py
 
 format: $(VENV)/.installed-test ## format the code and fix what the linter can
 	$(BIN)/ruff check --fix-only .
