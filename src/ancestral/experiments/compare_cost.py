@@ -23,9 +23,9 @@ from ancestral.sampling import SAMPLERS, draw, quick_sampler
 from ancestral.sampling.engine import micro_batch
 from ancestral.training import TrainingState, train
 
-_STEPS = 3
+_STEPS = 2
 """Training steps that are timed, after one that warms up."""
-_PROBED = 64
+_PROBED = 32
 """Examples whose ELBO is timed."""
 
 
@@ -85,7 +85,7 @@ def _evaluation(chain: Chain, data: Dataset, plan: Plan) -> float:
         call = _timed(lambda: _one_call(chain, size))
         return sum(bound.calls(chain) for bound in bounds) * call * n / size
     x = data.test.x[:_PROBED]
-    samples = 8
+    samples = 4
     bound = PathBound(samples)
     seconds = _timed(lambda: bounded(chain, x, [bound])) / (samples * len(x))
     paths = sum(bound.calls(chain) for bound in bounds) / chain.T * n

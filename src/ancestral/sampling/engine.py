@@ -36,7 +36,7 @@ MANY_CALLS = 3_000
 and a replayed graph saves some ten milliseconds a call (a guess on the careful side)."""
 _GUARDED = 3
 """First compiled calls that may fail: a CUDA graph is captured at the second one."""
-MICRO_BATCH = {"cpu": 32, "cuda": 256}
+MICRO_BATCH = {"cpu": 64, "cuda": 256}
 """Samples that go through the networks at once by default."""
 
 Progress = Callable[[int, int], None]

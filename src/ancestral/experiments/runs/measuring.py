@@ -28,8 +28,8 @@ from ancestral.experiments.runs.folder import RunFolder
 from ancestral.experiments.runs.quality import check_count, measured_samples
 from ancestral.sampling import device_of, draw, quick_sampler
 
-GAP_EXAMPLES = 32
-"""To so many test examples q is fitted, to tell the encoder's share of the ELBO's gap from the family's."""
+GAP_EXAMPLES = 16
+"""The test examples that q is fitted to, to separate the encoder's share of the ELBO's gap from the family's."""
 FITTING = Fitting(steps=200, learning_rate=0.05, samples=2)
 CURVE_CALLS = (5, 10, 20)
 """The network calls at which a diffusion model's samplers are compared: some 170 a sample, in all."""
