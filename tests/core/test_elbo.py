@@ -90,18 +90,18 @@ def test_loss_values_in_a_warm_up(weight, balance, value):
 
 def test_weights_of_a_warm_up():
     objective, found = NegativeElbo(kl_warmup=4), []
-    # Until it is told a step it is as after the warm-up.
-    assert float(objective.kl_weight) == 1.0
-    weight = objective.kl_weight
+    # Before the first step it is as after the warm-up.
+    assert float(objective.weighted(elbo()).value) == pytest.approx(25.4)
+    step_of = objective.step
     for step in range(6):
         objective.at_step(step)
-        found.append(float(objective.kl_weight))
-    assert found == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+        found.append((float(objective.weighted(elbo()).value) - 21.0) / 4.4)
+    assert found == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0], rel=1e-5)
     # It is changed in place, so that a compiled step sees it.
-    assert objective.kl_weight is weight
+    assert objective.step is step_of
     plain = NegativeElbo()
     plain.at_step(0)
-    assert plain.kl_weight is None
+    assert plain.step is None
 
 
 def test_no_gradient_goes_through_the_balance():

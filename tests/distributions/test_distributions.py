@@ -16,7 +16,6 @@ from ancestral.distributions import (
     gaussian,
     soft_clamp,
     standard_normal,
-    sum_event,
 )
 
 SHAPES = [(5, 3), (5, 2, 4, 4)]
@@ -194,9 +193,3 @@ def test_soft_clamp():
     assert (v.detach().diff() > 0).all()
     v.sum().backward()
     assert (u.grad[1:5] > 0).all()
-
-
-def test_sum_event():
-    values = torch.arange(24.0).reshape(2, 3, 4)
-    assert sum_event(values).tolist() == [66.0, 210.0]
-    assert sum_event(torch.ones(3, 1)).tolist() == [1.0, 1.0, 1.0]

@@ -33,7 +33,7 @@ class Compare(DataOptions):
     """How many test examples to evaluate (the first ones); 0 for all."""
     levels: int | None = None
     """ddpm: random levels per example in the evaluation; by default all up to T = 100, and 16 above."""
-    importance_samples: int = 64
+    importance_samples: int = 32
     """Draws per example for log p(x) of the vae and hvae; 0 for none."""
     quality: int = 500
     """How many samples of each model to measure against as many test examples (fewer where the data are

@@ -88,9 +88,20 @@ class Chain(nn.Module, ABC):
             "define q_step(state, h, t), the distribution q(z_{t-1} | z_t, x)."
         )
 
-    @abstractmethod
     def p_top(self, n: int) -> Distribution:
-        """p(z_T), for a batch of n. A chain with conditions has them as a second parameter."""
+        """p(z_T), for a batch of n: by default the part ``prior`` (``parts.priors``).
+
+        A chain with conditions has them as a second parameter. ``TypeError`` for a chain that neither defines
+        it nor has a ``prior``.
+        """
+        prior = getattr(self, "prior", None)
+        if prior is None:
+            raise TypeError(
+                f"{type(self).__name__} has no p_top and no prior: define p_top(n), the distribution p(z_T), or "
+                "set self.prior."
+            )
+        found: Distribution = prior(n)
+        return found
 
     @abstractmethod
     def p_step(self, state: Any, t: int) -> Distribution:

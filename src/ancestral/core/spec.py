@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class DataSpec:
         if self.levels is not None:
             checks.integer("levels", self.levels, low=2, high=65536)
 
-    @property
+    @functools.cached_property
     def dims(self) -> int:
         """The number of entries of one example, the D of "bits per dimension"."""
         return math.prod(self.shape)

@@ -1,6 +1,7 @@
 """Distributions that torch.distributions does not have, or not in the form a chain needs."""
 
-from ancestral.distributions.base import Factorised, Shape, full_precision, soft_clamp, sum_event
+from ancestral.distributions import kl as kl
+from ancestral.distributions.base import Factorised, Shape, full_precision, soft_clamp
 from ancestral.distributions.bernoulli import Bernoulli
 from ancestral.distributions.discretized import DiscretizedLogistic, DiscretizedNormal
 from ancestral.distributions.flow import FlowNormal, NormalizingFlow
@@ -24,5 +25,4 @@ __all__ = [
     "refine",
     "soft_clamp",
     "standard_normal",
-    "sum_event",
 ]

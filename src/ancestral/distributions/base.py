@@ -3,7 +3,8 @@
 All but ``FullNormal`` are factorised over the entries of an example, and all are summed over them: the
 batch is (n,), the event is everything after it, and ``log_prob`` is (n,). Arguments are not validated at
 each call (it would cost a synchronisation with the device); shapes and bounds are checked where values
-enter the library.
+enter the library. A sum over the event is ``torch.einsum("n...->n", values)``: flattening would copy images in
+channels-last memory.
 """
 
 from __future__ import annotations
@@ -17,21 +18,13 @@ from torch.distributions import Distribution, constraints
 Shape = torch.Size | list[int] | tuple[int, ...]
 
 
-def sum_event(values: Tensor) -> Tensor:
-    """Sum over everything but the batch: (n, …) → (n,)."""
-    # Not by flattening, which would copy images in channels-last memory.
-    return values.sum(dim=tuple(range(1, values.ndim)))
-
-
 class Factorised(Distribution):
     """A law over (n, …) that is a product over the entries of each example."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     closed_kl: ClassVar[tuple[type[Distribution], ...]] = ()
     """The distributions to which there is a KL in closed form."""
-
-    def __init__(self, shape: torch.Size) -> None:
-        super().__init__(shape[:1], shape[1:], validate_args=False)
+    _validate_args = False
 
 
 def full_precision(out: Tensor) -> Tensor:

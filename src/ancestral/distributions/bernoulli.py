@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ancestral._internal.randomness import Noise
-from ancestral.distributions.base import Factorised, Shape, sum_event
+from ancestral.distributions.base import Factorised, Shape
 
 _TOGETHER = 8
 """Factors of which one logarithm is taken: 7 to 14 are as fast, 4 are not, and 2^8 is far from overflow."""
@@ -18,7 +18,7 @@ class Bernoulli(Factorised):
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
-        super().__init__(logits.shape)
+        super().__init__(logits.shape[:1], logits.shape[1:])
 
     @property
     def mean(self) -> Tensor:
@@ -37,8 +37,9 @@ class Bernoulli(Factorised):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability, (n,)."""
-        return -sum_event(
-            F.binary_cross_entropy_with_logits(self.logits, value.to(self.logits.dtype), reduction="none")
+        return -torch.einsum(
+            "n...->n",
+            F.binary_cross_entropy_with_logits(self.logits, value.to(self.logits.dtype), reduction="none"),
         )
 
     def log_prob_repeated(self, value: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ancestral._internal.randomness import Noise
-from ancestral.distributions.base import Factorised, Shape, sum_event
+from ancestral.distributions.base import Factorised, Shape
 
 _PIECE = 1 << 15
 """Entries whose means are taken at once on a CPU."""
@@ -35,7 +35,8 @@ class Discretized(Factorised, ABC):
         self.loc = loc
         self.scale = scale
         self.levels = levels
-        super().__init__(torch.broadcast_shapes(loc.shape, scale.shape))
+        shape = torch.broadcast_shapes(loc.shape, scale.shape)
+        super().__init__(shape[:1], shape[1:])
 
     @staticmethod
     @abstractmethod
@@ -62,7 +63,7 @@ class Discretized(Factorised, ABC):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability of integers (n, …) in 0 … levels − 1, summed to (n,)."""
-        return sum_event(self.log_prob_entries(value))
+        return torch.einsum("n...->n", self.log_prob_entries(value))
 
     def log_prob_entries(self, value: Tensor) -> Tensor:
         """Log probability of each entry, (n, …)."""

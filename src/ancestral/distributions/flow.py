@@ -26,7 +26,7 @@ from torch.distributions import Distribution, constraints
 from ancestral._internal import checks
 from ancestral._internal.precision import without_autocast
 from ancestral._internal.randomness import Noise
-from ancestral.distributions.base import Shape, full_precision, sum_event
+from ancestral.distributions.base import Shape, full_precision
 from ancestral.distributions.normal import DiagonalNormal
 
 FLOWS = ("iaf", "spline")
@@ -184,8 +184,8 @@ class FlowNormal(Distribution):
 
     def _log_density(self, eps: Tensor, ladj: Tensor) -> Tensor:
         normal = -0.5 * (eps.square() + math.log(2.0 * math.pi)).sum(dim=-1) - ladj
-        normal = sum_event(normal) if normal.dim() > 1 else normal
-        return normal - sum_event(self.around.scale.expand(self._extended_shape()).log())
+        normal = torch.einsum("n...->n", normal)
+        return normal - torch.einsum("n...->n", self.around.scale.expand(self._extended_shape()).log())
 
 
 class _Draw:

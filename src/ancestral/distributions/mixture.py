@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from ancestral._internal.randomness import Noise
-from ancestral.distributions.base import Factorised, Shape, sum_event
+from ancestral.distributions.base import Factorised, Shape
 from ancestral.distributions.discretized import DiscretizedLogistic
 
 
@@ -31,11 +31,11 @@ class DiscretizedLogisticMixture(Factorised):
     def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, levels: int) -> None:
         self.log_pi = logits.log_softmax(dim=1)
         self.parts = DiscretizedLogistic(loc, scale, levels)
-        super().__init__(torch.Size((len(loc), *loc.shape[2:])))
+        super().__init__(loc.shape[:1], loc.shape[2:])
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability of integers (n, …) in 0 … levels − 1, summed to (n,)."""
-        return sum_event(self.log_prob_entries(value))
+        return torch.einsum("n...->n", self.log_prob_entries(value))
 
     def log_prob_entries(self, value: Tensor) -> Tensor:
         """Log probability of each entry, (n, …)."""

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions import Distribution, constraints
 
 from ancestral._internal.randomness import Noise
-from ancestral.distributions.base import Factorised, Shape, full_precision, soft_clamp, sum_event
+from ancestral.distributions.base import Factorised, Shape, full_precision, soft_clamp
 
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -27,7 +27,8 @@ class DiagonalNormal(Factorised):
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
         self.loc = loc
         self.scale = scale
-        super().__init__(torch.broadcast_shapes(loc.shape, scale.shape))
+        shape = torch.broadcast_shapes(loc.shape, scale.shape)
+        super().__init__(shape[:1], shape[1:])
 
     @property
     def mean(self) -> Tensor:
@@ -57,18 +58,10 @@ class DiagonalNormal(Factorised):
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density, (n,)."""
         scaled = (value - self.loc) / self.scale
-        return sum_event(-0.5 * scaled.square() - self.scale.log() - _HALF_LOG_2PI)
+        return torch.einsum("n...->n", -0.5 * scaled.square() - self.scale.log() - _HALF_LOG_2PI)
 
 
 DiagonalNormal.closed_kl = (DiagonalNormal,)
-
-
-@register_kl(DiagonalNormal, DiagonalNormal)
-def _kl_diagonal_normal(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
-    # With r = log(var_q / var_p): ½ (e^r − 1 − r + (Δμ/σ_p)²); expm1 keeps e^r − 1 − r exact near r = 0.
-    log_ratio = 2.0 * (q.scale / p.scale).log()
-    shift = (q.loc - p.loc) / p.scale
-    return 0.5 * sum_event(torch.expm1(log_ratio) - log_ratio + shift.square())
 
 
 class FullNormal(Distribution):
@@ -125,17 +118,7 @@ class FullNormal(Distribution):
         """Log density, (n,)."""
         eps = self._noise(value)
         log_scale = self.factor.diagonal(dim1=-2, dim2=-1).log()
-        return sum_event(-0.5 * eps.square() - log_scale - _HALF_LOG_2PI)
-
-
-@register_kl(FullNormal, DiagonalNormal)
-def _kl_full_diagonal(q: FullNormal, p: DiagonalNormal) -> Tensor:
-    # In p's own units, where p is N(0, I): the diagonal as between diagonal laws, and what lies beside it.
-    factor = q.factor / p.scale.movedim(1, -1).unsqueeze(-1)
-    log_ratio = 2.0 * factor.diagonal(dim1=-2, dim2=-1).log()
-    shift = ((q.loc - p.loc) / p.scale).movedim(1, -1)
-    beside = factor.tril(-1).square().sum(dim=-1)
-    return 0.5 * sum_event(torch.expm1(log_ratio) - log_ratio + shift.square() + beside)
+        return torch.einsum("n...->n", -0.5 * eps.square() - log_scale - _HALF_LOG_2PI)
 
 
 def standard_normal(n: int, shape: tuple[int, ...], like: Tensor) -> DiagonalNormal:

@@ -87,7 +87,7 @@ def compare(
     *,
     n: int | None = 1000,
     levels: int | None = None,
-    importance_samples: int = 64,
+    importance_samples: int = 32,
     quality: int = 500,
     seeds: int = 1,
     device: str = "auto",

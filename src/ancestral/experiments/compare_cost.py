@@ -20,7 +20,7 @@ from ancestral.evaluation.loop import bounded, evaluation_mode
 from ancestral.experiments.runs.fitting import initial_chain
 from ancestral.experiments.runs.measuring import CURVE_CALLS, FITTING, GAP_EXAMPLES, SHOWN, Plan
 from ancestral.sampling import SAMPLERS, draw, quick_sampler
-from ancestral.sampling.engine import micro_batch
+from ancestral.sampling.engine import computing, micro_batch
 from ancestral.training import TrainingState, train
 
 _STEPS = 2
@@ -107,7 +107,9 @@ def _sampling(chain: Chain, plan: Plan, rulers: Sequence[Ruler]) -> float:
         taken = [min(count, chain.T) for count in CURVE_CALLS]
         # Each sampler takes about as many calls, whatever its steps are.
         calls += len(SAMPLERS) * sum(taken)
-    return batches * calls * _timed(lambda: _one_call(chain, size))
+    # In the precision of sampling, which may be twice as fast as that of bounds.
+    with computing(chain) as computed:
+        return batches * calls * _timed(lambda: _one_call(computed.chain, size))
 
 
 @torch.no_grad()

@@ -106,11 +106,6 @@ class LadderHVAE(Chain):
         out: list[Tensor] = self.bottom_up(self.scaling.centred(x))
         return out
 
-    def p_top(self, n: int) -> Distribution:
-        """p(z_T): the part ``prior``."""
-        found: Distribution = self.prior(n)
-        return found
-
     def q_top(self, h: Features) -> Distribution:
         """q(z_T|x), which starts from N(0, I) whatever the prior is."""
         n = len(h[-1])

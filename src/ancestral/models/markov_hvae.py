@@ -91,11 +91,6 @@ class MarkovHVAE(BottomUpChain):
         law: Distribution = self.laws[t - 1](self.ups[t - 2](z))
         return law
 
-    def p_top(self, n: int) -> Distribution:
-        """p(z_T): the part ``prior``."""
-        found: Distribution = self.prior(n)
-        return found
-
     def p_step(self, state: Any, t: int) -> Distribution:
         """p(z_{t−1}|z_t), or p(x|z_1) for t = 1."""
         if t == 1:

@@ -81,11 +81,6 @@ class VAE(Chain):
         law: Distribution = self.posterior(h)
         return law
 
-    def p_top(self, n: int) -> Distribution:
-        """p(z): the part ``prior``."""
-        found: Distribution = self.prior(n)
-        return found
-
     def p_step(self, state: Any, t: int) -> Distribution:
         """p(x|z), the decoder's law; the only step there is, t = 1."""
         return self.decode(state)

@@ -33,6 +33,13 @@ class Objective(nn.Module, ABC):
 
     samples: int = 1
     """Paths (or random levels) per example in a step."""
+    step: Tensor | None
+    """The number of the training step, from 0, where the loss depends on it: a scalar, infinite until the first
+    call of ``at_step``, which changes it in place. None elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("step", None, persistent=False)
 
     @property
     @abstractmethod
@@ -55,6 +62,8 @@ class Objective(nn.Module, ABC):
 
         What changes at every step is a tensor that is changed in place: compiled steps read it where it is.
         """
+        if self.step is not None:
+            self.step.fill_(step)
 
     def observe(self, seen: dict[str, Tensor]) -> None:
         """Remember what ``forward`` left in ``Loss.seen``, once for each training step."""

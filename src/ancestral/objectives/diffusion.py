@@ -13,7 +13,6 @@ from ancestral._internal import checks
 from ancestral.core.batch import Batch
 from ancestral.core.chain import Chain
 from ancestral.core.walk import log_prob_of
-from ancestral.distributions import sum_event
 from ancestral.models.diffusion import ClosedForms, GaussianDiffusion, LevelDraws, Prediction
 from ancestral.models.diffusion.draws import LevelDraw
 from ancestral.objectives.base import Loss, Objective
@@ -158,7 +157,7 @@ class Simple(OneLevel):
         """The loss, what is logged of it, and the errors, (n,)."""
         k, draw = noised.forms, noised.draw
         target = chain.parametrization.from_data(noised.u, noised.z, k)
-        error = sum_event((target - noised.answer[0]).square())
+        error = torch.einsum("n...->n", (target - noised.answer[0]).square())
         if self.min_snr is not None:
             snr = (k.signal / k.noise).square()
             error = (snr.clamp(max=self.min_snr) / chain.parametrization.per_data_error(k)).flatten() * error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -23,8 +25,6 @@ class NegativeElbo(Objective):
     level t by KL_t over the mean of all levels' KLs, both of the batch and without a gradient (as Vahdat &
     Kautz 2020, appendix A, but for a factor by the levels' sizes).
     """
-
-    kl_weight: Tensor | None
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class NegativeElbo(Objective):
         self.free_bits = free_bits
         self.kl_warmup = kl_warmup
         self.kl_balance = kl_balance
-        self.register_buffer("kl_weight", torch.ones(()) if kl_warmup else None, persistent=False)
+        self.step = torch.tensor(math.inf) if kl_warmup else None
 
     @property
     def name(self) -> str:
@@ -66,20 +66,16 @@ class NegativeElbo(Objective):
         """As ``Objective``."""
         return self.weighted(chain.elbo(batch.x, samples=self.samples, condition=chain.condition(batch)))
 
-    def at_step(self, step: int) -> None:
-        """Set the KLs' weight in their warm-up."""
-        if self.kl_weight is not None:
-            self.kl_weight.fill_(min((step + 1) / self.kl_warmup, 1.0))
-
     def weighted(self, elbo: Elbo) -> Loss:
         """The batch mean of −ELBO with the weights, and its terms without them."""
         levels = torch.cat([elbo.matching, elbo.prior[:, None]], dim=1).mean(dim=0)
         charged = levels.clamp(min=self.free_bits) if self.free_bits > 0 else levels
         detached = levels.detach()
-        if self.kl_weight is not None:
+        if self.step is not None:
+            weight = ((self.step + 1.0) / self.kl_warmup).clamp(max=1.0)
             if self.kl_balance:
-                charged = charged * torch.where(self.kl_weight < 1.0, _shares(detached), 1.0)
-            charged = charged * self.kl_weight
+                charged = charged * torch.where(weight < 1.0, _shares(detached), 1.0)
+            charged = charged * weight
         reconstruction = elbo.reconstruction.mean()
         return Loss(
             value=reconstruction + self.beta * charged.sum(),

@@ -48,7 +48,7 @@ class Plan:
     """How many test examples are evaluated; None for all."""
     levels: int | None = None
     """Random levels per example for a diffusion model's ELBO; None for the default."""
-    importance_samples: int = 64
+    importance_samples: int = 32
     """Samples per example for log p(x) of a vae or hvae; 0 for none."""
     quality: int = 500
     """How many samples are measured against as many test examples; 0 for none."""

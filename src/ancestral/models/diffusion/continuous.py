@@ -17,7 +17,6 @@ from torch.distributions import Distribution
 
 from ancestral.core.chain import Features
 from ancestral.core.elbo import Elbo
-from ancestral.distributions import sum_event
 from ancestral.models.diffusion.chain import GaussianDiffusion
 from ancestral.models.diffusion.draws import BINS, LevelDraw
 from ancestral.models.diffusion.noising import Gamma
@@ -141,7 +140,7 @@ class ContinuousDiffusion(GaussianDiffusion):
         self, u: Tensor, z: Tensor, answer: tuple[Tensor, Tensor | None], k: ClosedForms, t: Tensor
     ) -> Tensor:
         """½ γ′(t) ‖ε − ε̂‖², (n,)."""
-        error = sum_event((self.parametrization.from_data(u, z, k) - answer[0]).square())
+        error = torch.einsum("n...->n", (self.parametrization.from_data(u, z, k) - answer[0]).square())
         return 0.5 * self.noising.slope(t).to(u.dtype) * self.parametrization.noise_error(error, k)
 
     def reconstructed(self, z: Tensor, answer: tuple[Tensor, Tensor | None], k: ClosedForms) -> Distribution:
