@@ -1,6 +1,6 @@
 """Sources of data → integer images or float vectors in splits, with labels and the number of levels."""
 
-from ancestral.data.dataset import Dataset, Split, content_hash, examples_hash
+from ancestral.data.dataset import Dataset, Split, chosen, content_hash, examples_hash, subset
 from ancestral.data.feed import feed, feed_batches
 from ancestral.data.raw import Reading
 from ancestral.data.readers.builtin import SOURCES
@@ -15,9 +15,11 @@ __all__ = [
     "Rows",
     "Split",
     "assemble",
+    "chosen",
     "content_hash",
     "examples_hash",
     "feed",
     "feed_batches",
     "load_data",
+    "subset",
 ]

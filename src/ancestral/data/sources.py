@@ -143,9 +143,9 @@ def _binarized(dataset: Dataset, binarize: Binarize) -> Dataset:
     return replace(
         dataset,
         spec=DataSpec(dataset.spec.shape, 2),
-        train=Split(bits(dataset.train.x, "train"), dataset.train.labels),
-        validation=None if held is None else Split(bits(held.x, "validation"), held.labels),
-        test=Split(bits(dataset.test.x, "test"), dataset.test.labels),
+        train=dataset.train.with_x(bits(dataset.train.x, "train")),
+        validation=None if held is None else held.with_x(bits(held.x, "validation")),
+        test=dataset.test.with_x(bits(dataset.test.x, "test")),
         binarize=binarize,
     )
 

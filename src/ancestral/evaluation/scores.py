@@ -53,11 +53,12 @@ def scores(
     levels: int | None = None,
     batch_size: int = 500,
     seed: int = 0,
+    n: int | None = None,
     store: Store | None = None,
     split: str = "test",
     progress: Progress | None = None,
 ) -> Scores:
-    """The bound of each example of x, (n, *shape), with the error of its own draws.
+    """The bound of each example of x, (N, *shape), or of ``n`` of them (``Split.some``), with its own error.
 
     ``bound`` "elbo" averages ``samples`` paths (16 by default) or, for chains whose q(z_t|x) is closed-form,
     sweeps (1 by default); with ``levels`` it takes that many random levels per example, drawn by importance,
@@ -70,6 +71,7 @@ def scores(
         x,
         [how],
         store=store,
+        n=n,
         split=split,
         seed=seed,
         batch_size=batch_size,

@@ -294,7 +294,7 @@ class _Session:
         with self.state.averaged() as chain:
             result = evaluate(
                 chain,
-                self.data.validation[:_HELD_OUT],
+                self.data.validation.some(_HELD_OUT),
                 levels=_HELD_OUT_LEVELS if many else None,
                 seed=mixed(self.state.config.seed, step),
             ).json()
