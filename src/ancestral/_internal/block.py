@@ -80,7 +80,9 @@ class _Part(TorchFunctionMode):
         target: Tensor = args[0]
         others = [self._padded(arg, target.shape) for arg in args[1:]]
         with torch.no_grad():
-            return target.copy_(self._mine(func(target.new_empty(self._block(target.shape)), *others, **kwargs)))
+            return target.copy_(
+                self._mine(func(target.new_empty(self._block(target.shape)), *others, **kwargs))
+            )
 
     def _like(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = [*args, *kwargs.values()]

@@ -2,6 +2,7 @@
 
 from ancestral.data.dataset import Dataset, Split, chosen, content_hash, examples_hash, subset
 from ancestral.data.feed import feed, feed_batches
+from ancestral.data.identity import identities
 from ancestral.data.raw import Reading
 from ancestral.data.readers.builtin import SOURCES
 from ancestral.data.rows import Examples, Rows
@@ -20,6 +21,7 @@ __all__ = [
     "examples_hash",
     "feed",
     "feed_batches",
+    "identities",
     "load_data",
     "subset",
 ]

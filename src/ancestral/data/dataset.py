@@ -130,6 +130,8 @@ class Dataset:
     """What to tell whoever loads the data."""
     augment: tuple[Augmentation, ...] = ()
     """What is done to training images when a batch of them is drawn."""
+    options: dict[str, Any] | None = None
+    """What ``load_data`` was given, by the names of a run's data options; None for arrays in memory."""
 
     def __post_init__(self) -> None:
         assert self.binarize == "none" or (self.spec.levels == 2 and self.source_levels is not None)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ancestral.data import rows
-from ancestral.data.raw import Array
+from ancestral.data.dataset import Dataset, Split
+from ancestral.data.raw import Array, Raw
 
 _SEED = 5
 _BYTES = 64
@@ -30,6 +31,62 @@ class Part:
     array: Array
     rows: Array
     """(n,) whole numbers."""
+
+
+def on_copies(data: Dataset, raw: Raw, *, deduplicate: bool) -> Dataset:
+    """``data``, before bits are drawn, with a note on test and validation examples that also occur in training.
+
+    With ``deduplicate``, without the training and validation examples that also occur in the test part, and
+    without the training examples that occur in the validation part; the test part is never changed. Raises
+    ``ValueError`` where fewer than 2 training examples remain.
+    """
+    train = _part(data.train, raw.train_x)
+    test = _part(data.test, raw.train_x if raw.test_x is None else raw.test_x)
+    held = None if data.validation is None else _part(data.validation, raw.train_x)
+    if deduplicate:
+        return _without_copies(data, train, held, test)
+    copies = {"test": int(occurs_in(test, train).sum())}
+    totals = {"test": len(data.test)}
+    if held is not None:
+        copies["validation"] = int(occurs_in(held, train).sum())
+        totals["validation"] = len(held.rows)
+    counted = [f"{n:,} of {totals[part]:,} {part} examples" for part, n in copies.items() if n]
+    if not counted:
+        return data
+    note = (
+        f"{' and '.join(counted)} also occur in the training part, value for value, so figures on them are too "
+        "good. To remove copies from training: --deduplicate (load_data(…, deduplicate=True))."
+    )
+    return replace(data, notes=(*data.notes, note))
+
+
+def _without_copies(data: Dataset, train: Part, held: Part | None, test: Part) -> Dataset:
+    removed = occurs_in(train, test)
+    validation = data.validation
+    gone = {"training": int(removed.sum())}
+    if held is not None and validation is not None:
+        copies = occurs_in(held, test)
+        gone["validation"] = int(copies.sum())
+        both = occurs_in(train, held) & ~removed
+        gone["training"] += int(both.sum())
+        removed |= both
+        kept = np.flatnonzero(~copies)
+        validation = validation.take(kept) if len(kept) else None
+    left = np.flatnonzero(~removed)
+    if len(left) < 2:
+        raise ValueError(
+            f"of {len(removed):,} training examples of {data.name!r} {len(left)} remain without copies of examples "
+            "in the test and validation parts, and at least 2 are needed. Leave deduplicate out, or give more data."
+        )
+    if not any(gone.values()):
+        return data
+    counted = " and ".join(f"{n:,} {part} examples" for part, n in gone.items() if n)
+    note = f"{counted} removed, as they also occur in a part that is held out (deduplicate)."
+    return replace(data, train=data.train.take(left), validation=validation, notes=(*data.notes, note))
+
+
+def _part(split: Split, array: Array) -> Part:
+    return Part(array, np.arange(len(split)) if split.rows is None else split.rows)
 
 
 def occurs_in(some: Part, other: Part) -> Array:

@@ -7,7 +7,7 @@ A new kind of source (a folder of images, a table, …) is one file with a ``KIN
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -81,9 +81,17 @@ class Reading:
     """Told how many of how many parts of a long job are done."""
 
     @property
+    def options(self) -> dict[str, Any]:
+        """The choices by name, as a run stores them."""
+        unstored = ("progress", "columns")
+        return {part.name: getattr(self, part.name) for part in fields(self) if part.name not in unstored}
+
+    @property
     def chosen(self) -> list[str]:
         """The names of the choices that were made."""
-        return [name for name in ("image_size", "channels", "skip_bad", "label", "key") if getattr(self, name)]
+        return [
+            name for name in ("image_size", "channels", "skip_bad", "label", "key") if getattr(self, name)
+        ]
 
 
 @dataclass(frozen=True)

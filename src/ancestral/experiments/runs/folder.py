@@ -70,6 +70,7 @@ class RunFolder:
             "spec": {
                 "shape": list(data.spec.shape),
                 "levels": data.spec.levels,
+                "source_levels": data.source_levels,
                 "columns": data.columns,
                 "class_names": data.class_names,
             },
@@ -124,6 +125,12 @@ class RunFolder:
                 f"{self.path / 'config.json'}: spec is {spec!r}; it must hold the shape of one example and "
                 "its levels (or null)."
             ) from error
+
+    @property
+    def source_levels(self) -> int | None:
+        """The grey levels of the training data before binarisation; None for real numbers and in older runs."""
+        levels = self.facts["spec"].get("source_levels")
+        return levels if isinstance(levels, int) else None
 
     @property
     def columns(self) -> tuple[str, ...] | None:
