@@ -60,8 +60,8 @@ def run(arguments: list[str]) -> None:
     asked = opened(options, key=options.key)
     from ancestral.bounds import Estimate
     from ancestral.cli.progress import example_progress
+    from ancestral.data import chosen
     from ancestral.evaluation import Scored, scored
-    from ancestral.evaluation.scores import SUBSET
 
     parts: list[Scored] = []
     for name, split in asked.splits.items():
@@ -90,17 +90,12 @@ def run(arguments: list[str]) -> None:
         shown = _picture(picture, found, options.shown, asked.folder.spec)
         print(f"written: {picture}, the {shown} most likely above the {shown} least likely", file=sys.stderr)
     mean = Estimate.of(found.nats)
-    totals = {name: len(split) for name, split in asked.splits.items()}
     facts: dict[str, Any] = {
         "model": asked.folder.name,
         "data": asked.source,
         "split": asked.words,
         "n": count,
-        "examples": {
-            "n": count,
-            "of": sum(totals.values()),
-            "seed": SUBSET if count < sum(totals.values()) else None,
-        },
+        "examples": chosen(count, sum(len(split) for split in asked.splits.values())),
         "bound": found.bound,
         "seed": options.seed,
         "nats": mean.json(),

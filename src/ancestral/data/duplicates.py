@@ -75,8 +75,8 @@ def _without_copies(data: Dataset, train: Part, held: Part | None, test: Part) -
     left = np.flatnonzero(~removed)
     if len(left) < 2:
         raise ValueError(
-            f"of {len(removed):,} training examples of {data.name!r} {len(left)} remain without copies of examples "
-            "in the test and validation parts, and at least 2 are needed. Leave deduplicate out, or give more data."
+            f"of {len(removed):,} training examples of {data.name!r} {len(left)} remain without copies of test "
+            "and validation examples, and at least 2 are needed. Leave deduplicate out, or give more data."
         )
     if not any(gone.values()):
         return data

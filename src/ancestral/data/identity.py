@@ -24,7 +24,7 @@ def identified(data: Dataset, raw: Raw) -> Dataset:
 
 
 def identities(split: Split) -> list[dict[str, int | str]]:
-    """What each example is called: its ``file``, or its ``row`` in the source, and its ``key`` where it has one."""
+    """The ``file`` of each example, or its ``row`` in the source, and its ``key`` where it has one."""
     rows = np.arange(len(split)) if split.rows is None else split.rows
     found = []
     for place, row in enumerate(rows.tolist()):

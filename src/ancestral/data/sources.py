@@ -65,9 +65,9 @@ def load_data(
     Examples in a .npy or raw IDX file of more than 1 GiB stay there and are read when they are needed, with
     the same values: they may be larger than memory. Such a file must not change meanwhile.
 
-    Instead of a name, ``source`` may be arrays in memory: a tensor (images (N, H, W) or (N, C, H, W)), a NumPy array
-    (images (N, H, W) or (N, H, W, C)), a pair of one of these and the labels, or a mapping with the names of the
-    arrays of a .npz file. ``levels`` is the number of grey levels of integers in memory; by default what their
+    Instead of a name, ``source`` may be arrays in memory: a tensor (images (N, H, W) or (N, C, H, W)), a NumPy
+    array (images (N, H, W) or (N, H, W, C)), a pair of one of these and the labels, or a mapping with the names of
+    the arrays of a .npz file. ``levels`` is the number of grey levels of integers in memory; by default what their
     type and values say.
     """
     if in_memory(source):
@@ -78,13 +78,13 @@ def load_data(
         return _augmented(data, augment) if augment else data
     if not isinstance(source, str | os.PathLike):
         raise TypeError(
-            f"the data source is a {type(source).__name__}; it must be a name or a path, a tensor, a NumPy array, a "
-            "pair of examples and labels, or a mapping of arrays. To train from a DataLoader give it to fit."
+            f"the data source is a {type(source).__name__}; it must be a name or a path, a tensor, a NumPy array, "
+            "a pair of examples and labels, or a mapping of arrays. To train from a DataLoader give it to fit."
         )
     if levels is not None:
         raise ValueError(
-            f"levels is {levels} and the source is {os.fspath(source)!r}; the parameter is for arrays in memory. Use "
-            "reading=Reading(levels=…)."
+            f"levels is {levels} and the source is {os.fspath(source)!r}; the parameter is for arrays in memory. "
+            "Leave it out."
         )
     name = os.fspath(source)
     # Before a large file is read.
@@ -175,12 +175,11 @@ def load_whole(
     levels: int | None = None,
     channels: int | None = None,
 ) -> Dataset | None:
-    """All examples of a source as one test part, for a model of the columns, classes, grey levels and channels that
-    are given.
+    """All examples of a source as one test part, for a model of these columns, classes, levels and channels.
 
-    Grey images have the channels three times where the model is of colour. Columns are found by their names. There may be a single example; the training part is the same examples. None
-    for a source that comes with a test part. Raises ``ValueError`` as ``load_data``, and for a column that is
-    missing.
+    Columns are found by their names. A grey image has its channel three times where the model is of colour. There
+    may be a single example; the training part is the same examples. None for a source that comes with a test
+    part. Raises ``ValueError`` as ``load_data``, and for a column that is missing.
     """
     try:
         raw = _read(source, replace(reading, columns=columns))

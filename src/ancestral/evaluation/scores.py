@@ -15,12 +15,10 @@ from ancestral._internal import checks
 from ancestral.bounds import Bound, IwaeBound, PathBound, SweepBound, default_bound, elbo_bound
 from ancestral.core.chain import Chain
 from ancestral.data import Examples, Split, identities
-from ancestral.data.dataset import SUBSET_SEED
 from ancestral.evaluation.loop import Measurement, Progress
 from ancestral.evaluation.store import Store, measure
 
 BOUNDS = ("elbo", "iwae")
-SUBSET = SUBSET_SEED
 PATHS, WEIGHED = 16, 256
 """Paths per example for the ELBO and for the importance-weighted bound, by default."""
 

@@ -153,7 +153,7 @@ def measure(
     enough: bool = False,
     progress: Progress | None = None,
 ) -> list[Measurement]:
-    """Each bound on ``n`` examples of x (``Split.some``; None for all): read from ``store``, or measured and stored.
+    """Each bound on ``n`` of x (``Split.some``; None for all): read from ``store``, or measured and stored.
 
     With ``enough``, a stored bound of the same kind from at least as many examples and samples does as well.
     ``split`` is what the examples are called. Raises as ``loop.bounded``.
