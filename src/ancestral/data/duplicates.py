@@ -94,7 +94,7 @@ def occurs_in(some: Part, other: Part) -> Array:
 
     Zeros of both signs are equal. A wrong answer needs two different rows with the same 128 bits of hash.
     """
-    a, b = (_Words.of(part.array, like=other.array) for part in (some, other))
+    a, b = _Words.of(some.array, like=other.array), _Words.of(other.array, like=some.array)
     chosen = b.telling(other.rows)
     first, second = a.first(chosen)[some.rows], b.first(chosen)[other.rows]
     found = np.zeros(len(some.rows), bool)
@@ -129,7 +129,7 @@ class _Words:
         flat = np.asarray(array).reshape(len(array), -1)
         if array.dtype != like.dtype or array.dtype.kind == "f":
             kind = np.dtype(np.float32 if array.dtype.kind == "f" else np.int64)
-            same = array.dtype == like.dtype and array.dtype.isnative
+            same = array.dtype == like.dtype and array.dtype in (np.float32, np.float64)
             return _Words(flat, None if same else kind)
         if not flat.flags.c_contiguous:
             return _Words(flat, np.dtype(np.int64))
