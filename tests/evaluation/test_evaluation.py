@@ -129,6 +129,8 @@ def test_terms_add_up_for_several_levels():
         "log_likelihood",
         "network_calls_per_image",
         "estimator",
+        "examples",
+        "seed",
         "seconds",
     }
     assert report["elbo"].keys() == {"mean", "stderr"}

@@ -207,9 +207,9 @@ class AisBounded(WeightedBounded):
     acceptance: Tensor
     """(n,): the share of their moves that were accepted."""
 
-    def first(self, n: int) -> Self:
-        """Of the first n examples alone."""
-        return replace(super().first(n), acceptance=self.acceptance[:n])
+    def at(self, places: Tensor) -> Self:
+        """Of the examples at these places alone, (k,) whole numbers, in that order."""
+        return replace(super().at(places), acceptance=self.acceptance[places])
 
 
 @dataclass(frozen=True)
@@ -219,6 +219,7 @@ class AisBound(Bound):
     samples: int = 1
     annealing: Annealing = field(default_factory=Annealing)
     name = "ais"
+    in_blocks = True
 
     def __post_init__(self) -> None:
         checks.integer("samples", self.samples, low=1)

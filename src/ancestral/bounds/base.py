@@ -90,6 +90,8 @@ class Bound(ABC):
 
     name: ClassVar[str]
     """As in the commands' JSON."""
+    in_blocks: ClassVar[bool] = False
+    """Whether a block of examples is computed whole, in pieces that limit the memory by themselves."""
 
     def check(self, chain: Chain) -> None:  # noqa: B027
         """Raise ``ValueError`` for a chain that does not have this bound, before any work."""
@@ -113,6 +115,10 @@ class Bound(ABC):
     def __call__(self, chain: Chain, batch: Batch | Tensor, *, done: Done = lambda share: None) -> Bounded:
         """As ``of``; examples x, (n, *shape), are a batch without labels."""
         return self.of(chain, Batch.of(batch), done=done)
+
+    def of_block(self, parts: list[Any]) -> Any:
+        """The bound of a whole block, from those of its parts in their order."""
+        return type(parts[0]).joined(parts)
 
     @abstractmethod
     def calls(self, chain: Chain) -> int:

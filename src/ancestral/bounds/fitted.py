@@ -82,6 +82,7 @@ class FittedBound(Bound):
 
     fitting: Fitting = field(default_factory=Fitting)
     name = "fitted"
+    in_blocks = True
 
     def check(self, chain: Chain) -> None:
         """As ``Bound``. Whether there is something to fit depends on the data too (``check_can_fit``)."""

@@ -155,10 +155,10 @@ class WeightedBounded(Bounded):
         draws. Its error is far smaller than either's own."""
         return Estimate.of(self.curve.best - self.curve.values[:, 0])
 
-    def first(self, n: int) -> Self:
-        """Of the first n examples alone."""
-        curve = Curve(self.curve.counts, self.curve.values[:n], self.curve.effective[:n])
-        return replace(self, nats=self.nats[:n], curve=curve)
+    def at(self, places: Tensor) -> Self:
+        """Of the examples at these places alone, (k,) whole numbers, in that order."""
+        curve = Curve(self.curve.counts, self.curve.values[places], self.curve.effective[places])
+        return replace(self, nats=self.nats[places], curve=curve)
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,7 @@ class IwaeBound(DrawnBound):
 
     samples: int = IWAE_SAMPLES
     name = "iwae"
+    in_blocks = True
 
     def check(self, chain: Chain) -> None:
         """As ``Bound``."""

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from ancestral._internal import checks
+from ancestral._internal.block import of_block
 from ancestral._internal.randomness import reseed
 from ancestral.bounds.base import Bound
 from ancestral.bounds.errors import DrawError
@@ -190,6 +191,13 @@ class SampledLevelsBound(Bound):
             return found
         return replace(found, draw_error=DrawError.of(found.replicates, self.group))
 
+    def of_block(self, parts: list[Any]) -> Any:
+        """As ``Bound``: the error of the draws is that of groups, which may lie in two parts."""
+        found = super().of_block(parts)
+        if found.replicates is None or len(parts) == 1:
+            return found
+        return replace(found, draw_error=DrawError.of(found.replicates, self.group))
+
     def _counts(self) -> list[int]:
         """The levels of each replicate, differing by at most one."""
         R = self.replicates
@@ -200,7 +208,9 @@ class SampledLevelsBound(Bound):
         if self.draws == "uniform":
             u = torch.rand(len(x), count, dtype=torch.float64, device=x.device)
         else:
-            u = torch.cat([_strata(size, count, x.device) for size in self._sizes(len(x))])
+            u = of_block(
+                lambda n: torch.cat([_strata(size, count, x.device) for size in self._sizes(n)]), len(x)
+            )
         place, density = self.proposal.at(u)
         return chain.elbo_at(x, place, 1.0 / (count * density), condition=chain.condition(batch))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ancestral._internal.block import block_size
 from ancestral.bounds.base import Bounded, DrawnBound, Summed
 from ancestral.bounds.pieces import Done, rows_at_once, slices
 from ancestral.core import walk
@@ -57,7 +58,7 @@ class PathBound(DrawnBound):
         h = walk.features_of(chain, x, condition)
         parts = [
             walk.elbo_terms(chain, x, h=h, samples=some.stop - some.start, condition=condition)
-            for some in slices(self.samples, rows_at_once(chain, x) // len(x))
+            for some in slices(self.samples, rows_at_once(chain, x) // block_size(len(x)))
         ]
         terms = {t: torch.cat([part[t] for part in parts], dim=1) for t in parts[0]}
         totals = -torch.stack(list(terms.values())).sum(dim=0)

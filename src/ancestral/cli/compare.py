@@ -30,7 +30,7 @@ class Compare(DataOptions):
     models: tuple[Literal["vae", "hvae", "ddpm"], ...] = ("vae", "hvae", "ddpm")
     """Which models."""
     n: int = 1000
-    """How many test examples to evaluate (the first ones); 0 for all."""
+    """How many test examples to evaluate (a fixed random choice); 0 for all."""
     levels: int | None = None
     """ddpm: random levels per example in the evaluation; by default all up to T = 100, and 16 above."""
     importance_samples: int = 32

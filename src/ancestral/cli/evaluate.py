@@ -27,7 +27,7 @@ from ancestral.cli.estimators import (
     ode_bound,
     ode_table,
 )
-from ancestral.cli.options import AllLevels, Flag
+from ancestral.cli.options import AllLevels, Flag, say_new
 from ancestral.cli.parsing import parse
 from ancestral.config import Device
 
@@ -46,7 +46,7 @@ class Evaluate(BoundOptions):
     split: Literal["test", "validation", "train"] = "test"
     """Which part of the data."""
     n: int | None = None
-    """Only the first n examples; by default all."""
+    """Only n examples, a fixed random choice that is the same for every run; by default all."""
     estimator: Literal["sweep", "sampled", "ode"] | None = None
     """ddpm: the ELBO over all levels, or from some at random; or, as a check, the likelihood of the
     probability-flow ODE (which is another model). By default sweep up to T = 100, and sampled above."""
@@ -73,12 +73,12 @@ class Evaluate(BoundOptions):
     """ddpm: a .png for a plot of the sample distance of every sampler at 5, 10, 20 and 50 network calls
     (422 calls for a sample, in all), of --quality N samples each, or 500."""
     posterior_picture: Path | None = None
-    """vae of 2 latent numbers: a .png for a picture of q(z|x) against the true p(z|x) of the first 4
+    """vae of 2 latent numbers: a .png for a picture of q(z|x) against the true p(z|x) of 4
     examples; told are the gaps between their ELBO and log p(x), by quadrature."""
     data: str | None = None
-    """Where the data are now, if they moved."""
+    """Where the data are now, if they moved; or new data of the same shape, of which all examples are read."""
     batch_size: int = 500
-    """Examples at once."""
+    """Examples at once, at most 500. The figures do not depend on it."""
     seed: int = 0
     """Decides every random draw."""
     device: Device = "auto"
@@ -104,7 +104,7 @@ def run(arguments: list[str]) -> None:
     options = parse(Evaluate, arguments, prog="ancestral evaluate")
     from ancestral.cli.progress import example_progress
     from ancestral.evaluation import evaluate
-    from ancestral.experiments.runs import RunFolder, load_data_of, load_run, pick_device
+    from ancestral.experiments.runs import RunFolder, examples_of, load_run, pick_device
 
     folder = RunFolder.open(options.run)
     config = folder.config
@@ -116,13 +116,15 @@ def run(arguments: list[str]) -> None:
     if options.estimator == "ode":
         ode_bound(options).check(chain)
     source = config.data.source if options.data is None else options.data
-    data = load_data_of(folder, source=source)
+    asked = examples_of(folder, options.split, source=options.data)
+    data, split = asked.data, asked.splits[asked.words]
+    _check_new(asked, options, source)
     ruler = _ruler(chain, data, options)
     if options.posterior_picture is not None:
         from ancestral.evaluation.posterior_picture import check_two_latents
 
         check_two_latents(chain)
-    x = data.split(options.split).x[: options.n]
+    x = split.some(options.n).x
     check_chain(chain, x, options)
     rest: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed}
     chain = chain.to(pick_device(options.device))
@@ -133,17 +135,19 @@ def run(arguments: list[str]) -> None:
         else:
             result = evaluate(
                 chain,
-                x,
+                split,
+                n=options.n,
                 bound=options.bound,
                 samples=options.samples,
                 store=folder.store,
-                split=options.split,
+                split=asked.words,
                 **estimator,
                 annealing=annealing(options),
                 progress=progress,
                 **rest,
             )
-    answer = {"model": folder.name, "data": source, "split": options.split, **result.json()}
+    answer = {"model": folder.name, "data": source, "split": asked.words, **result.json()}
+    answer["notes"] = list(data.notes)
     lines: list[str] = []
     if options.estimator != "ode":
         found, lines = more_of_bounds(chain, x, result, options=options, rest=rest)
@@ -153,15 +157,26 @@ def run(arguments: list[str]) -> None:
         answer |= found
         lines += more
     if options.posterior_picture is not None:
-        told = _posteriors(chain, x[:_SHOWN].to("cpu"), options.posterior_picture)
+        told = _posteriors(chain, split.some(_SHOWN).x.to("cpu"), options.posterior_picture)
         answer["posteriors"] = told
         lines.append(f"  posterior gaps  {'  '.join(format(one['gap'], '.4f') for one in told)} nats")
     if options.json:
         print(json.dumps(answer))
         return
-    head = f"{answer['model']} on {source} ({options.split}, n = {result.n}, D = {result.dims})"
+    head = f"{answer['model']} on {source} ({asked.words}, n = {result.n}, D = {result.dims})"
     table = ode_table(result) if options.estimator == "ode" else _table(result, chain.T)
-    print("\n".join([head, *table, *lines]))
+    notes = [f"  note            {note}" for note in data.notes]
+    print("\n".join([head, *table, *lines, *notes]))
+
+
+def _check_new(asked: Any, options: Evaluate, source: str) -> None:
+    """Say what is read of new data. Reject what needs a training part of theirs."""
+    if asked.new and (options.quality or options.sampler_curve is not None):
+        raise ValueError(
+            f"{source} is not the run's data and has no training part, which sample distances need. Leave "
+            "--quality and --sampler-curve out, or give the run's data."
+        )
+    say_new(asked, source)
 
 
 def _ruler(chain: Any, data: Any, options: Evaluate) -> Any:

@@ -21,7 +21,7 @@ class Interpolate(ExampleOptions):
     """A .png (a row per pair: one end, the points between, the other end) or a .npz with "a", "b" and
     "interpolations"."""
     n: int = 8
-    """How many pairs: the first n examples, each with the one n further on."""
+    """How many pairs of examples: a fixed random choice of the split."""
     between: tuple[int, int] | None = None
     """The numbers of two examples, counted from 0, in the place of --n."""
     points: int = 8
@@ -50,10 +50,12 @@ def run(arguments: list[str]) -> None:
     import torch
 
     from ancestral.cli.progress import example_progress
+    from ancestral.data import subset
     from ancestral.evaluation import interpolate, save_rows
 
     if options.between is None:
-        firsts, lasts = torch.arange(options.n), options.n + torch.arange(options.n)
+        chosen = torch.from_numpy(subset(len(asked.split), needs))
+        firsts, lasts = chosen[: options.n], chosen[options.n :]
     else:
         firsts, lasts = (torch.tensor([number]) for number in options.between)
     a, b = (asked.split.x.index_select(0, numbers).to("cpu") for numbers in (firsts, lasts))
@@ -76,7 +78,7 @@ def run(arguments: list[str]) -> None:
         between = as_array(found.flatten(0, 1), spec)
         arrays = {"interpolations": between.reshape(len(a), options.points, *between.shape[1:])}
         save_array(options.out, {"a": as_array(a, spec), "b": as_array(b, spec), **arrays})
-    print(f"written: {options.out}, {len(a)} pairs of {options.split} examples", file=sys.stderr)
+    print(f"written: {options.out}, {len(a)} pairs of {asked.words} examples", file=sys.stderr)
     if options.json:
         pairs = list(zip(firsts.tolist(), lasts.tolist(), strict=True))
         print(json.dumps({"model": asked.folder.name, "data": asked.source, "pairs": pairs}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -37,6 +38,10 @@ class DataChoices:
     augment: tuple[Augmentation, ...] = ()
     """Of training images, when they are drawn: flip mirrors half of them from left to right, shift moves each
     by up to an eighth of its side. Never of those that are evaluated on."""
+    deduplicate: Flag = False
+    """Remove from the training and validation parts what also occurs in the test part, value for value."""
+    key: str | None = None
+    """Tables: the column that names each row. It is not modelled; score shows it."""
 
     @property
     def data_config(self) -> DataConfig:
@@ -62,7 +67,7 @@ class ExampleOptions:
     split: Literal["test", "validation", "train"] = "test"
     """Which part of the data."""
     data: str | None = None
-    """Where the data are now, if they moved, or others of the same shape and levels."""
+    """Where the data are now, if they moved; or new data of the same shape, of which all examples are read."""
     seed: int = 0
     """Decides every random draw."""
     device: Device = "auto"
@@ -82,24 +87,51 @@ class Asked:
     chain: Any
     """On its device."""
     data: Any
-    split: Any
+    splits: dict[str, Any]
+    """By name: one split, or all."""
     source: str
+    new: bool = False
+    """Whether the source is not the run's data: all its examples are one split, "all"."""
+
+    @property
+    def split(self) -> Any:
+        """The one split."""
+        (found,) = self.splits.values()
+        return found
+
+    @property
+    def words(self) -> str:
+        """What the examples are called: by their split, or "all"."""
+        return next(iter(self.splits)) if len(self.splits) == 1 else "all"
 
 
-def opened(options: ExampleOptions, *, needs: int = 1) -> Asked:
-    """The run, its chain and the examples of one split, of which there must be ``needs``."""
+def opened(options: ExampleOptions, *, needs: int = 1, key: str | None = None) -> Asked:
+    """The run, its chain and the examples asked for, of which there must be ``needs`` in each split.
+
+    ``key`` is the column that names each row of a table.
+    """
     from ancestral.cli.progress import reading_progress
-    from ancestral.experiments.runs import RunFolder, load_data_of, load_run, pick_device
+    from ancestral.experiments.runs import RunFolder, examples_of, load_run, pick_device
 
     folder = RunFolder.open(options.run)
     source = folder.config.data.source if options.data is None else options.data
     chain = load_run(options.run).to(pick_device(options.device))
     with reading_progress() as progress:
-        data = load_data_of(folder, source=source, progress=progress)
-    split = data.split(options.split)
-    if len(split) < needs:
-        raise ValueError(
-            f"the {options.split} part of {source} has {len(split)} examples, and {needs} are asked for. "
-            "Ask for fewer, or take another --split."
-        )
-    return Asked(folder, chain, data, split, source)
+        asked = examples_of(folder, options.split, source=options.data, key=key, progress=progress)
+    for name, split in asked.splits.items():
+        if len(split) < needs:
+            raise ValueError(
+                f"the {name} part of {source} has {len(split)} examples, and {needs} are asked for. "
+                "Ask for fewer, or take another --split."
+            )
+    say_new(asked, source)
+    return Asked(folder, chain, asked.data, asked.splits, source, asked.new)
+
+
+def say_new(asked: Any, source: str) -> None:
+    """Print on standard error that a source is new to the run, and what there is to note of it."""
+    if asked.new:
+        count = len(asked.data.test)
+        print(f"{source} is not the run's data: all its {count:,} examples are read", file=sys.stderr)
+        for note in asked.data.notes:
+            print(f"note: {note}", file=sys.stderr)

@@ -22,7 +22,7 @@ class Reconstruct(ExampleOptions):
     """A .png (a row per example: itself, then its reconstructions) or a .npz with "x", "reconstructions" and
     "levels"."""
     n: int = 16
-    """The first n examples."""
+    """How many examples: a fixed random choice of the split."""
     level: tuple[int, ...] = ()
     """The lowest levels that q's code holds, one or more; by default up to six of 1 … T. At level 1 all is
     q's."""
@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> None:
     from ancestral.cli.progress import example_progress
     from ancestral.evaluation import reconstruct, save_rows
 
-    x = asked.split.x[: options.n].to("cpu")
+    x = asked.split.some(options.n).x.to("cpu")
     with example_progress("reconstructing") as progress:
         found = reconstruct(
             asked.chain,
@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> None:
         save_rows(options.out, {"x": x, **columns}, spec)
     else:
         save_array(options.out, _arrays(x, found, spec))
-    print(f"written: {options.out}, {options.n} {options.split} examples", file=sys.stderr)
+    print(f"written: {options.out}, {options.n} {asked.words} examples", file=sys.stderr)
     if options.json:
         print(json.dumps({"model": asked.folder.name, "data": asked.source, "n": options.n, **found.json()}))
         return

@@ -25,7 +25,7 @@ class Report:
     out: Path | None = None
     """The .html file; by default report.html in the folder."""
     n: int | None = None
-    """A run's: how many test examples to evaluate (the first ones), by default 1000; 0 for all."""
+    """A run's: how many test examples to evaluate (a fixed random choice), by default 1000; 0 for all."""
     importance_samples: int | None = None
     """A run's: draws per example for log p(x) of a vae or hvae, by default 64; 0 for none."""
     quality: int | None = None

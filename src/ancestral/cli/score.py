@@ -20,14 +20,19 @@ class Score(ExampleOptions):
     """A lower bound on log p(x) of each example, from the most to the least likely."""
 
     out: Path
-    """A .csv with a line per example: its number in the split (from 0), its class where there are classes,
-    the bound in nats, the standard error of its own draws, and bits/dim for integer data."""
+    """A .csv with a line per example, from the most to the least likely: its number in the source (index and row,
+    from 0) or its file, its key, its split with --split all, its class, the bound in nats, the standard error of
+    its own draws, and bits/dim for integer data."""
+    split: Literal["test", "validation", "train", "all"] = "test"
+    """Which part of the data; all scores every example of the source."""
+    key: str | None = None
+    """New tables: the column to show beside the scores; by default the one that the run was trained with."""
     picture: Path | None = None
     """A .png of the most likely examples above the least likely; by default beside --out, of its name."""
     shown: int = 32
     """How many of each are in the picture; 0 for no picture."""
     n: int | None = None
-    """Only the first n examples; by default all."""
+    """Only n examples of each part, a fixed random choice; by default all."""
     bound: Literal["elbo", "iwae"] = "elbo"
     """The ELBO, or the importance-weighted bound (vae, hvae)."""
     samples: int | None = None
@@ -35,7 +40,7 @@ class Score(ExampleOptions):
     levels: int | None = None
     """ddpm: random levels per example in the place of a sweep; by default 16 above T = 100."""
     batch_size: int = 500
-    """Examples at once."""
+    """Examples at once, at most 500. The scores do not depend on it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,86 +57,101 @@ class Score(ExampleOptions):
 def run(arguments: list[str]) -> None:
     """The command."""
     options = parse(Score, arguments, prog="ancestral score")
-    asked = opened(options)
+    asked = opened(options, key=options.key)
     from ancestral.bounds import Estimate
     from ancestral.cli.progress import example_progress
-    from ancestral.evaluation import scores
+    from ancestral.data import chosen
+    from ancestral.evaluation import Scored, scored
 
-    x = asked.split.x[: options.n]
-    with example_progress("scoring") as progress:
-        found = scores(
-            asked.chain,
-            x,
-            bound=options.bound,
-            samples=options.samples,
-            levels=options.levels,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            store=asked.folder.store,
-            split=options.split,
-            progress=progress,
-        )
-    order = found.order().tolist()
-    save_text(options.out, _lines(found, order, asked))
-    print(f"written: {options.out}, {len(order)} {options.split} examples by {found.bound}", file=sys.stderr)
+    parts: list[Scored] = []
+    for name, split in asked.splits.items():
+        with example_progress("scoring" if len(asked.splits) == 1 else f"scoring {name}") as progress:
+            parts.append(
+                scored(
+                    asked.chain,
+                    split,
+                    bound=options.bound,
+                    samples=options.samples,
+                    levels=options.levels,
+                    batch_size=options.batch_size,
+                    seed=options.seed,
+                    n=options.n,
+                    store=asked.folder.store,
+                    split=name,
+                    progress=progress,
+                )
+            )
+    found = Scored.joined(parts, class_names=asked.data.class_names)
+    save_text(options.out, _lines(found.rows))
+    count = len(found.rows)
+    print(f"written: {options.out}, {count} {_words(asked)} examples by {found.bound}", file=sys.stderr)
     if options.shown:
         picture = options.picture or options.out.with_suffix(".png")
-        count = _picture(picture, x, order, options.shown, asked.folder.spec)
-        print(f"written: {picture}, the {count} most likely above the {count} least likely", file=sys.stderr)
+        shown = _picture(picture, found, options.shown, asked.folder.spec)
+        print(f"written: {picture}, the {shown} most likely above the {shown} least likely", file=sys.stderr)
     mean = Estimate.of(found.nats)
-    best, worst = order[0], order[-1]
     facts: dict[str, Any] = {
         "model": asked.folder.name,
         "data": asked.source,
-        "split": options.split,
-        "n": len(order),
+        "split": asked.words,
+        "n": count,
+        "examples": chosen(count, sum(len(split) for split in asked.splits.values())),
         "bound": found.bound,
+        "seed": options.seed,
         "nats": mean.json(),
-        "most_likely": {"index": best, "nats": float(found.nats[best])},
-        "least_likely": {"index": worst, "nats": float(found.nats[worst])},
+        "most_likely": _end(found.rows[0]),
+        "least_likely": _end(found.rows[-1]),
+        "notes": list(asked.data.notes),
     }
     if options.json:
         print(json.dumps(facts))
         return
-    print(f"{found.bound}: {mean:.4f} nats over {len(order)} examples")
+    print(f"{found.bound}: {mean:.4f} nats over {count} examples")
     for name in ("most_likely", "least_likely"):
         one = facts[name]
-        print(f"{name.replace('_', ' ')}: example {one['index']}, {one['nats']:.4f} nats")
+        print(f"{name.replace('_', ' ')}: {_called(one)}, {one['nats']:.4f} nats")
 
 
-def _lines(found: Any, order: list[int], asked: Any) -> str:
+def _words(asked: Any) -> str:
+    return "new" if asked.new else asked.words
+
+
+def _end(row: dict[str, Any]) -> dict[str, Any]:
+    """What is told of the first or last example."""
+    named = {name: row[name] for name in ("index", "row", "file", "key", "split") if name in row}
+    return {**named, "nats": row["nats"]}
+
+
+def _called(one: dict[str, Any]) -> str:
+    name = one["file"] if "file" in one else f"row {one['row']}"
+    return f"{name} ({one['key']})" if "key" in one else str(name)
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
     """The CSV: text as numbers are read back exactly, and empty where there is none."""
     import csv
     import io
 
-    labels, names = asked.split.labels, asked.data.class_names
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    heads = ["index", *([] if labels is None else ["class"]), "nats", "stderr"]
-    writer.writerow([*heads, *([] if found.bits_per_dim is None else ["bits_per_dim"])])
-    for index in order:
-        row: list[object] = [index]
-        if labels is not None:
-            label = int(labels[index])
-            row.append(label if names is None else names[label])
-        error = float(found.stderr[index])
-        row += [repr(float(found.nats[index])), "" if math.isnan(error) else repr(error)]
-        if found.bits_per_dim is not None:
-            row.append(repr(float(found.bits_per_dim[index])))
-        writer.writerow(row)
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _text(value) for name, value in row.items()})
     return file.getvalue()
 
 
-def _picture(path: Path, x: Any, order: list[int], shown: int, spec: Any) -> int:
-    """Draw the ends of the order; how many of each."""
-    import torch
+def _text(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(value)
+    return value
 
+
+def _picture(path: Path, found: Any, shown: int, spec: Any) -> int:
+    """Draw the ends of the order; how many of each."""
     from ancestral.evaluation import save_comparison
 
-    count = min(shown, max(1, len(order) // 2))
-    ends = {
-        "most likely": x.index_select(0, torch.tensor(order[:count], device=x.device)),
-        "least likely": x.index_select(0, torch.tensor(order[::-1][:count], device=x.device)),
-    }
+    count = min(shown, max(1, len(found.rows) // 2))
+    order = range(len(found.rows))
+    ends = {"most likely": found.x(order[:count]), "least likely": found.x(order[::-1][:count])}
     save_comparison(path, ends, spec)
     return count

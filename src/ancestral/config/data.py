@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from ancestral._internal import checks
-from ancestral.config.strict import STRICT
+from ancestral.config.strict import ABSENT, STRICT
 
 Binarize = Literal["none", "dynamic", "threshold"]
 Augmentation = Literal["flip", "shift"]
@@ -34,6 +34,10 @@ class DataConfig:
     augment: tuple[Augmentation, ...] = ()
     """Of training images, when they are drawn: flip mirrors half of them from left to right, shift moves each
     by up to an eighth of its side. Never of those that are evaluated on."""
+    deduplicate: bool = field(default=False, metadata={ABSENT: False})
+    """Remove from the training and validation parts what also occurs in the test part, value for value."""
+    key: str | None = field(default=None, metadata={ABSENT: None})
+    """Tables: the column that names each row. It is not modelled; scores show it."""
 
     __pydantic_config__: ClassVar = STRICT
 

@@ -1,7 +1,8 @@
 """Sources of data → integer images or float vectors in splits, with labels and the number of levels."""
 
-from ancestral.data.dataset import Dataset, Split, content_hash, examples_hash
+from ancestral.data.dataset import Dataset, Split, chosen, content_hash, examples_hash, subset
 from ancestral.data.feed import feed, feed_batches
+from ancestral.data.identity import identities
 from ancestral.data.raw import Reading
 from ancestral.data.readers.builtin import SOURCES
 from ancestral.data.rows import Examples, Rows
@@ -15,9 +16,12 @@ __all__ = [
     "Rows",
     "Split",
     "assemble",
+    "chosen",
     "content_hash",
     "examples_hash",
     "feed",
     "feed_batches",
+    "identities",
     "load_data",
+    "subset",
 ]

@@ -107,6 +107,15 @@ class _Growing:
         np.lib.format.write_array_header_1_0(self.file, facts)
 
 
+def identity(stat: os.stat_result) -> tuple[int, int, int, int]:
+    """What of a file's state changes when its content does: its size, times and inode.
+
+    The time of the last change of the inode (on Windows, of its creation) is new for a file that was replaced by
+    one with the same size and modification time.
+    """
+    return (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+
 def cache_folder() -> Path:
     """Where entries are; it need not exist yet."""
     if given := os.environ.get("ANCESTRAL_CACHE"):

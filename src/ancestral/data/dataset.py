@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,11 +21,14 @@ from ancestral._internal import checks
 from ancestral.core.spec import DataSpec
 from ancestral.data.augment import AUGMENTATIONS
 from ancestral.data.bits import FixedBits, binarized, draw_bits
-from ancestral.data.rows import Examples, pieces
+from ancestral.data.raw import Array
+from ancestral.data.rows import Examples, Rows, pieces
 
 Binarize = Literal["none", "dynamic", "threshold"]
 Augmentation = Literal["flip", "shift"]
 SPLITS = ("train", "validation", "test")
+SUBSET_SEED = 2
+"""The seed that chooses n examples of a split."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,20 +42,65 @@ class Split:
     """
     labels: Tensor | None = None
     """Classes counted from 0, (N,) int64, where the data have them."""
+    rows: Array | None = None
+    """The number of each example in its source, from 0, (N,); None for 0 … N − 1."""
+    names: Array | None = None
+    """The file of each example, relative to the source (``raw.name_at``), (N,); None where it has none."""
+    keys: Array | None = None
+    """The entry of each example in the key column (``raw.name_at``), (N,); None where none was chosen."""
 
     def __post_init__(self) -> None:
-        assert self.labels is None or self.labels.shape == (len(self.x),)
+        for part in (self.labels, self.rows, self.names, self.keys):
+            assert part is None or part.shape == (len(self.x),)
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, key: slice) -> Split:
         """The examples of a slice, with their labels."""
-        return Split(self.x[key], None if self.labels is None else self.labels[key])
+        labels = None if self.labels is None else self.labels[key]
+        return Split(self.x[key], labels, *self._identities(key))
+
+    def take(self, places: Array) -> Split:
+        """The examples at ``places``, (k,) whole numbers, in that order, with their labels."""
+        index = torch.from_numpy(np.ascontiguousarray(places))
+        rows = isinstance(self.x, Rows)
+        x = self.x.take(places) if rows else self.x.index_select(0, index.to(self.x.device))  # type: ignore[union-attr,arg-type]
+        labels = None if self.labels is None else self.labels[index.to(self.labels.device)]
+        return Split(x, labels, *self._identities(places))
+
+    def some(self, n: int | None) -> Split:
+        """``n`` examples drawn by ``subset``, in its order; all, in their order, for None or from N on."""
+        return self if n is None or n >= len(self) else self.take(subset(len(self), n))
+
+    def with_x(self, x: Examples) -> Split:
+        """The same examples with other values, such as bits."""
+        return replace(self, x=x)
 
     def to(self, device: str | torch.device) -> Split:
         """The same in memory, on ``device``."""
-        return Split(self.x.to(device), None if self.labels is None else self.labels.to(device))
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self, x=self.x.to(device), labels=labels)
+
+    def _identities(self, key: slice | Array) -> tuple[Array, Array | None, Array | None]:
+        rows = np.arange(len(self)) if self.rows is None else self.rows
+        parts = (None if part is None else part[key] for part in (self.names, self.keys))
+        names, keys = parts
+        return rows[key], names, keys
+
+
+def subset(total: int, n: int) -> Array:
+    """The places of ``n`` of ``total`` examples, (n,): the first n of a permutation with a fixed seed.
+
+    Every model and run is evaluated on the same ones, and those of n are the first of those of n + 1. The first
+    n of the data themselves could be of one class.
+    """
+    return np.random.default_rng(SUBSET_SEED).permutation(total)[:n]
+
+
+def chosen(n: int, total: int) -> dict[str, int | None]:
+    """How n of ``total`` examples were chosen, as in the commands' JSON."""
+    return {"n": n, "of": total, "seed": SUBSET_SEED if n < total else None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +130,8 @@ class Dataset:
     """What to tell whoever loads the data."""
     augment: tuple[Augmentation, ...] = ()
     """What is done to training images when a batch of them is drawn."""
+    options: dict[str, Any] | None = None
+    """What ``load_data`` was given, by the names of a run's data options; None for arrays in memory."""
 
     def __post_init__(self) -> None:
         assert self.binarize == "none" or (self.spec.levels == 2 and self.source_levels is not None)
@@ -126,7 +177,7 @@ class Dataset:
         if self.binarize != "dynamic":
             return self.train
         assert self.source_levels is not None
-        return Split(binarized(self.train.x, FixedBits(name, self.source_levels)), self.train.labels)
+        return self.train.with_x(binarized(self.train.x, FixedBits(name, self.source_levels)))
 
     def seen(self) -> Iterator[Tensor]:
         """All training examples, once, not augmented: pieces (n, *shape) of a bounded size, on the CPU.

@@ -6,10 +6,11 @@ A new kind of source (a folder of images, a table, …) is one file with a ``KIN
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -37,9 +38,26 @@ class Raw:
     """The names of the classes that labels count, where the source has them."""
     notes: tuple[str, ...] = ()
     """What whoever loads the data should be told: files that were left out, say."""
+    train_names: Array | None = None
+    """The file of each training example, relative to the source (``named``); None where examples are rows."""
+    test_names: Array | None = None
+    train_keys: Array | None = None
+    """The entry of each training example in the key column (``named``), where one was chosen."""
+    test_keys: Array | None = None
 
     def __post_init__(self) -> None:
         assert self.test_x is not None or self.test_labels is None
+
+
+def named(names: Iterable[str]) -> Array:
+    """Names as an array of UTF-8 bytes, (N,), which can be stored and mapped; ``name_at`` reads one."""
+    encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+    return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")
+
+
+def name_at(names: Array, place: int) -> str:
+    """The name at a place of an array that ``named`` made."""
+    return bytes(names[place]).decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True)
@@ -54,13 +72,26 @@ class Reading:
     """Whether files that cannot be read are left out."""
     label: str | None = None
     """The column of a table that holds the class."""
+    key: str | None = None
+    """The column of a table that names each row. It is not modelled; scores show it."""
+    columns: tuple[str, ...] | None = None
+    """The columns of a table that are modelled, in this order; None for all. A label and a key need not be
+    there then."""
     progress: Callable[[int, int], None] = lambda done, total: None
     """Told how many of how many parts of a long job are done."""
 
     @property
+    def options(self) -> dict[str, Any]:
+        """The choices by name, as a run stores them."""
+        unstored = ("progress", "columns")
+        return {part.name: getattr(self, part.name) for part in fields(self) if part.name not in unstored}
+
+    @property
     def chosen(self) -> list[str]:
         """The names of the choices that were made."""
-        return [name for name in ("image_size", "channels", "skip_bad", "label") if getattr(self, name)]
+        return [
+            name for name in ("image_size", "channels", "skip_bad", "label", "key") if getattr(self, name)
+        ]
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ class Rows:
     """Which rows of it, (n,) whole numbers."""
     bits: Bits | None = None
     """What turns values into bits when they are read, where that is wanted."""
-    first: int = 0
-    """The place of the first row in its split, which ``bits`` may need."""
+    places: Array | None = None
+    """The places of the rows in their split, (n,), which ``bits`` needs; None for 0 … n − 1."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -46,7 +46,14 @@ class Rows:
         """The rows of a slice, still unread."""
         span = range(len(self))[key]
         assert span.step == 1
-        return replace(self, rows=self.rows[span.start : span.stop], first=self.first + span.start)
+        return self.take(slice(span.start, span.stop))
+
+    def take(self, key: slice | Array) -> Rows:
+        """The rows of a slice without a step, or at places (k,), still unread."""
+        if self.bits is None:
+            return replace(self, rows=self.rows[key])
+        places = np.arange(len(self)) if self.places is None else self.places
+        return replace(self, rows=self.rows[key], places=places[key])
 
     @property
     def shape(self) -> torch.Size:
@@ -89,7 +96,7 @@ class Rows:
             return
         values = torch.empty(out.shape, dtype=self.stored)
         self._gather(self.rows[places], values.numpy())
-        out.copy_(self.bits(values, places + self.first))
+        out.copy_(self.bits(values, places if self.places is None else self.places[places]))
 
     def to(self, device: str | torch.device) -> Tensor:
         """All of it as a tensor on ``device``."""

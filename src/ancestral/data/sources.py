@@ -16,6 +16,9 @@ from ancestral.data.augment import AUGMENTATIONS
 from ancestral.data.bits import FixedBits, binarized, threshold_bits
 from ancestral.data.convert import Checked, convert
 from ancestral.data.dataset import Augmentation, Binarize, Dataset, Split
+from ancestral.data.duplicates import on_copies
+from ancestral.data.identity import identified
+from ancestral.data.memory import Source, in_memory, raw_of
 from ancestral.data.raw import Array, Kind, Raw, Reading
 from ancestral.data.readers import arrays, builtin, folder, hub, idx, tables
 from ancestral.data.readers.builtin import SOURCES
@@ -37,12 +40,14 @@ MAPPED_ABOVE = 2**30
 
 
 def load_data(
-    source: str | os.PathLike[str],
+    source: Source,
     *,
     binarize: Binarize = "none",
     validation: float = 0.1,
     reading: Reading | None = None,
     augment: tuple[Augmentation, ...] = (),
+    deduplicate: bool = False,
+    levels: int | None = None,
 ) -> Dataset:
     """Read a data set and split it.
 
@@ -54,11 +59,33 @@ def load_data(
     none, dynamic (bits drawn anew for each batch) or threshold, and never changes which rows go where.
     ``reading`` holds what is for some kinds of sources only, such as the size of images. ``augment`` names
     what is done to training images whenever a batch of them is drawn (``Dataset.batch``), and to no others.
+    ``deduplicate`` removes from the training and validation parts what also occurs in the test part.
     Raises ``ValueError`` for a source that is not there, not of a known kind, or damaged.
 
     Examples in a .npy or raw IDX file of more than 1 GiB stay there and are read when they are needed, with
     the same values: they may be larger than memory. Such a file must not change meanwhile.
+
+    Instead of a name, ``source`` may be arrays in memory: a tensor (images (N, H, W) or (N, C, H, W)), a NumPy
+    array (images (N, H, W) or (N, H, W, C)), a pair of one of these and the labels, or a mapping with the names of
+    the arrays of a .npz file. ``levels`` is the number of grey levels of integers in memory; by default what their
+    type and values say.
     """
+    if in_memory(source):
+        _check_options(binarize, validation)
+        raw = raw_of(source)
+        raw = raw if levels is None else replace(raw, levels=levels)
+        data = assemble(raw, binarize=binarize, validation=validation, deduplicate=deduplicate)
+        return _augmented(data, augment) if augment else data
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            f"the data source is a {type(source).__name__}; it must be a name or a path, a tensor, a NumPy array, "
+            "a pair of examples and labels, or a mapping of arrays. To train from a DataLoader give it to fit."
+        )
+    if levels is not None:
+        raise ValueError(
+            f"levels is {levels} and the source is {os.fspath(source)!r}; the parameter is for arrays in memory. "
+            "Leave it out."
+        )
     name = os.fspath(source)
     # Before a large file is read.
     _check_options(binarize, validation)
@@ -66,11 +93,22 @@ def load_data(
         raw = _read(name, reading or Reading())
     except OSError as error:
         raise ValueError(f"the data source {name!r} cannot be read: {error.strerror or error}.") from error
-    data = assemble(raw, binarize=binarize, validation=validation)
-    return _augmented(data, augment) if augment else data
+    data = assemble(raw, binarize=binarize, validation=validation, deduplicate=deduplicate)
+    data = _augmented(data, augment) if augment else data
+    options = {
+        "source": name,
+        "binarize": binarize,
+        "validation": validation,
+        **(reading or Reading()).options,
+        "augment": augment,
+        "deduplicate": deduplicate,
+    }
+    return replace(data, options=options)
 
 
-def assemble(raw: Raw, *, binarize: Binarize = "none", validation: float = 0.1) -> Dataset:
+def assemble(
+    raw: Raw, *, binarize: Binarize = "none", validation: float = 0.1, deduplicate: bool = False
+) -> Dataset:
     """Check the arrays of ``raw``, split them as ``load_data`` states, and binarise them if asked."""
     _check_options(binarize, validation)
     train, test, source_levels, levels_origin = convert(raw)
@@ -104,6 +142,7 @@ def assemble(raw: Raw, *, binarize: Binarize = "none", validation: float = 0.1) 
         class_names=raw.class_names,
         notes=raw.notes,
     )
+    dataset = on_copies(identified(dataset, raw), raw, deduplicate=deduplicate)
     return dataset if binarize == "none" else _binarized(dataset, binarize)
 
 
@@ -123,7 +162,79 @@ def _take(part: Checked, rows: Array) -> Split:
     labels = None if part.labels is None else torch.from_numpy(part.labels[rows])
     array, x = part.x.array, replace(part.x, rows=rows)
     mapped = isinstance(array, np.memmap) and array.nbytes > MAPPED_ABOVE
-    return Split(x if mapped else x.to("cpu"), labels)
+    return Split(x if mapped else x.to("cpu"), labels, rows)
+
+
+def load_whole(
+    source: str,
+    *,
+    reading: Reading,
+    binarize: Binarize = "none",
+    columns: tuple[str, ...] | None = None,
+    class_names: tuple[str, ...] | None = None,
+    levels: int | None = None,
+    channels: int | None = None,
+) -> Dataset | None:
+    """All examples of a source as one test part, for a model of these columns, classes, levels and channels.
+
+    Columns are found by their names. A grey image has its channel three times where the model is of colour. There
+    may be a single example; the training part is the same examples. None for a source that comes with a test
+    part. Raises ``ValueError`` as ``load_data``, and for a column that is missing.
+    """
+    try:
+        raw = _read(source, replace(reading, columns=columns))
+    except OSError as error:
+        raise ValueError(f"the data source {source!r} cannot be read: {error.strerror or error}.") from error
+    if raw.test_x is not None:
+        return None
+    raw = _with_classes(_with_columns(raw, columns), class_names)
+    if raw.train_x.dtype.kind in "biu":
+        raw = raw if levels is None else replace(raw, levels=levels)
+        if channels == 3 and raw.train_x.ndim == 3:
+            raw = replace(raw, train_x=np.repeat(raw.train_x[..., None], 3, axis=3))
+    return whole(raw, binarize=binarize)
+
+
+def whole(raw: Raw, *, binarize: Binarize = "none") -> Dataset:
+    """All examples of ``raw``, which has no test part, as the test part."""
+    train, _, source_levels, levels_origin = convert(raw)
+    everything = _take(train, np.arange(len(train.x)))
+    dataset = Dataset(
+        name=raw.name,
+        spec=DataSpec(tuple(train.x.shape[1:]), source_levels),
+        train=everything,
+        validation=None,
+        test=everything,
+        test_origin=f"all {len(everything)} examples",
+        source_levels=source_levels,
+        levels_origin=levels_origin,
+        columns=raw.columns,
+        class_names=raw.class_names,
+        notes=raw.notes,
+    )
+    dataset = identified(dataset, raw)
+    return dataset if binarize == "none" else _binarized(dataset, binarize)
+
+
+def _with_columns(raw: Raw, columns: tuple[str, ...] | None) -> Raw:
+    """The columns of these names, in this order."""
+    if columns is None or raw.columns is None or raw.columns == columns:
+        return raw
+    if missing := [name for name in columns if name not in raw.columns]:
+        raise ValueError(
+            f"{raw.name!r} has no column {', '.join(map(repr, missing))}, which the model was trained on. Add it."
+        )
+    places = [raw.columns.index(name) for name in columns]
+    return replace(raw, train_x=raw.train_x[:, places], columns=columns)
+
+
+def _with_classes(raw: Raw, names: tuple[str, ...] | None) -> Raw:
+    """Labels that count the classes of these names; classes beside them come after."""
+    if names is None or raw.class_names is None or raw.train_labels is None:
+        return raw
+    every = (*names, *(name for name in raw.class_names if name not in names))
+    places = np.array([every.index(name) for name in raw.class_names], np.int64)
+    return replace(raw, train_labels=places[raw.train_labels], class_names=every)
 
 
 def _binarized(dataset: Dataset, binarize: Binarize) -> Dataset:
@@ -143,9 +254,9 @@ def _binarized(dataset: Dataset, binarize: Binarize) -> Dataset:
     return replace(
         dataset,
         spec=DataSpec(dataset.spec.shape, 2),
-        train=Split(bits(dataset.train.x, "train"), dataset.train.labels),
-        validation=None if held is None else Split(bits(held.x, "validation"), held.labels),
-        test=Split(bits(dataset.test.x, "test"), dataset.test.labels),
+        train=dataset.train.with_x(bits(dataset.train.x, "train")),
+        validation=None if held is None else held.with_x(bits(held.x, "validation")),
+        test=dataset.test.with_x(bits(dataset.test.x, "test")),
         binarize=binarize,
     )
 

@@ -11,7 +11,7 @@ from ancestral.evaluation.pictures import save_comparison, save_picture, save_ro
 from ancestral.evaluation.posterior_picture import PosteriorGrid, posterior_grids, save_posteriors
 from ancestral.evaluation.samples.quality import Distances, Quality, Ruler
 from ancestral.evaluation.samples.sampling_curve import SamplerCurve, sampler_curve, save_curve
-from ancestral.evaluation.scores import Scores, scores
+from ancestral.evaluation.scores import Scored, Scores, scored, scores
 
 __all__ = [
     "Bidirectional",
@@ -23,6 +23,7 @@ __all__ = [
     "Reconstructions",
     "Ruler",
     "SamplerCurve",
+    "Scored",
     "Scores",
     "Tighter",
     "bidirectional",
@@ -40,5 +41,6 @@ __all__ = [
     "save_posteriors",
     "save_rows",
     "save_trajectory",
+    "scored",
     "scores",
 ]

@@ -22,7 +22,7 @@ from ancestral.bounds.estimate import Estimate
 from ancestral.bounds.hmc import latent_shapes
 from ancestral.core.chain import Chain
 from ancestral.core.walk import generated
-from ancestral.evaluation.loop import Progress, evaluation_mode, within
+from ancestral.evaluation.loop import BLOCK, Progress, evaluation_mode, parts_of, within
 
 _SIMULATED = 9
 """Keeps the seed of simulated data apart from others."""
@@ -60,7 +60,8 @@ def bidirectional(
 ) -> Bidirectional:
     """Bounds from both sides on n examples drawn from ``chain``, by ``chains`` Markov chains each way.
 
-    The caller's random state is left as it was. ``ValueError`` where latents are not real numbers.
+    At most ``batch_size`` examples are drawn at once, which changes no draws. The caller's random state is left as
+    it was. ``ValueError`` where latents are not real numbers.
     """
     checks.integer("n, the number of simulated examples,", n, low=1)
     checks.integer("batch_size", batch_size, low=1)
@@ -68,15 +69,26 @@ def bidirectional(
     lower, upper = [], []
     with own_randomness(device), evaluation_mode(chain):
         latent_shapes(chain)
-        for first in range(0, n, batch_size):
-            reseed(device, seed, _SIMULATED, first)
-            x, z = simulated(chain, min(batch_size, n - first))
+        for first in range(0, n, BLOCK):
+            x, z = _block(chain, min(BLOCK, n - first), seeds=(seed, _SIMULATED, first), size=batch_size)
             done = within(progress, first, len(x), n)
             up, down = both_ways(chain, x, z, chains=chains, options=options, done=done)
             lower.append(torch.logsumexp(up, dim=1) - math.log(chains))
             upper.append(math.log(chains) - torch.logsumexp(-down, dim=1))
     below, above = torch.cat(lower), torch.cat(upper)
     return Bidirectional(n, Estimate.of(below), Estimate.of(above), Estimate.of(above - below))
+
+
+def _block(chain: Chain, n: int, *, seeds: tuple[int, ...], size: int) -> tuple[Tensor, list[Tensor]]:
+    """As ``simulated``, at most ``size`` examples at once."""
+    device = next(chain.parameters()).device
+    found = []
+    for part in parts_of(n, size):
+        reseed(device, *seeds)
+        with part.drawing():
+            found.append(simulated(chain, part.count))
+    xs, zs = zip(*found, strict=True)
+    return torch.cat(xs), [torch.cat(levels) for levels in zip(*zs, strict=True)]
 
 
 @torch.no_grad()

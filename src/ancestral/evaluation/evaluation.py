@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ancestral._internal import checks
@@ -24,7 +26,8 @@ from ancestral.bounds import (
 from ancestral.bounds.ais import AisBounded
 from ancestral.bounds.iwae import IWAE_SAMPLES
 from ancestral.core.chain import Chain
-from ancestral.data import Examples, Split
+from ancestral.data import Examples, Split, chosen
+from ancestral.data.raw import Array
 from ancestral.evaluation.loop import Measurement, Progress
 from ancestral.evaluation.store import Store, measure
 
@@ -91,7 +94,11 @@ class Tighter:
 
     def first(self, n: int) -> Tighter:
         """Of the first n examples alone."""
-        return Tighter(replace(self.measurement, found=self.found.first(n)))
+        return self.at(np.arange(n))
+
+    def at(self, places: Array) -> Tighter:
+        """Of the examples at these places alone, (k,) whole numbers, in that order."""
+        return Tighter(replace(self.measurement, found=self.found.at(torch.from_numpy(places))))
 
     def json(self) -> dict[str, Any]:
         """As in the commands' JSON."""
@@ -135,6 +142,10 @@ class Evaluation:
     """How the ELBO was estimated, as in the commands' JSON: its ``name`` is "path", "sweep" or "sampled"."""
     nats: Tensor | None = None
     """The ELBO of each example, (n,)."""
+    seed: int = 0
+    """Of the random draws."""
+    total: int | None = None
+    """How many examples there are, of which n were chosen (``Split.some``)."""
 
     @property
     def log_likelihood(self) -> Estimate | None:
@@ -167,6 +178,8 @@ class Evaluation:
             "log_likelihood": None if self.tighter is None else self.tighter.json(),
             "network_calls_per_image": self.network_calls_per_image,
             "estimator": self.estimator,
+            "seed": self.seed,
+            "examples": chosen(self.n, self.n if self.total is None else self.total),
             "seconds": self.seconds,
         }
 
@@ -183,11 +196,14 @@ def evaluate(
     annealing: Annealing = Annealing(),  # noqa: B008
     batch_size: int = 500,
     seed: int = 0,
+    n: int | None = None,
     store: Store | None = None,
     split: str = "test",
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate ``chain`` on all of x, (n, *shape), in the data's own values: a tensor, or rows of a file.
+    """Evaluate ``chain`` on x, (N, *shape), in the data's own values: a tensor, a split, or rows of a file.
+
+    By default on all of x, else on ``n`` examples, which ``Split.some`` draws: always the same ones.
 
     The ELBO and its terms are always there, by default as ``bounds.default_bound`` estimates it. ``bound`` is
     "elbo", with ``samples`` paths (or sweeps) averaged per example; "iwae", which adds the bound on log p(x)
@@ -221,12 +237,13 @@ def evaluate(
         x,
         bounds,
         store=store,
+        n=n,
         split=split,
         seed=seed,
         batch_size=batch_size,
         progress=progress,
     )
-    return summarised(chain, found[0], None if tighter is None else found[1])
+    return summarised(chain, found[0], None if tighter is None else found[1], total=len(x))
 
 
 def tighter_bound(
@@ -256,8 +273,10 @@ def tighter_bound(
     return found
 
 
-def summarised(chain: Chain, elbo: Measurement, tighter: Measurement | None = None) -> Evaluation:
-    """The ELBO and its terms over all examples, and the bound beside it."""
+def summarised(
+    chain: Chain, elbo: Measurement, tighter: Measurement | None = None, *, total: int | None = None
+) -> Evaluation:
+    """The ELBO and its terms over all measured examples, of ``total``, and the bound beside it."""
     found, dims = elbo.found, chain.spec.dims
     assert isinstance(found, ElboBounded)
     mean, per_level = found.estimate, found.matching.mean
@@ -275,4 +294,6 @@ def summarised(chain: Chain, elbo: Measurement, tighter: Measurement | None = No
         seconds=elbo.seconds + (0.0 if tighter is None else tighter.seconds),
         estimator=elbo.estimator,
         nats=found.nats,
+        seed=elbo.seed,
+        total=elbo.n if total is None else total,
     )

@@ -12,6 +12,7 @@ import torch
 
 from ancestral._internal import checks
 from ancestral._internal.allocator import keep_freed_memory
+from ancestral._internal.block import part_of_block
 from ancestral._internal.randomness import own_randomness, reseed
 from ancestral.bounds import Bound, Bounded
 from ancestral.bounds.pieces import Done
@@ -21,6 +22,8 @@ from ancestral.data import Examples, Split, feed_batches
 
 Progress = Callable[[int, int], None]
 """Called with (examples done, examples in all)."""
+BLOCK = 500
+"""Examples that draw together: the seed of their random numbers is of the first of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,16 +52,18 @@ def bounded(
     x: Split | Examples,
     bounds: Sequence[Bound],
     *,
-    batch_size: int = 500,
+    batch_size: int = BLOCK,
     seed: int = 0,
     purpose: Sequence[int] = (),
     progress: Progress | None = None,
 ) -> list[Measurement]:
     """Each bound on all of x, (n, *shape): examples in the data's own values, or a split with its labels.
 
-    A bound draws from generators seeded by (seed, purpose, first example of the batch), whatever other bounds
-    there are; the last batch counts like the others, and the caller's random state is left as it was.
-    ``ValueError`` for a bound that the chain does not have, and for no examples.
+    A bound draws for blocks of ``BLOCK`` examples, from generators seeded by (seed, purpose, first example of the
+    block), whatever other bounds there are. At most ``batch_size`` examples of a block are computed at once, which
+    changes no draws; bounds that are computed ``in_blocks`` limit their memory by themselves. The last block
+    counts like the others, and the caller's random state is left as it was. ``ValueError`` for a bound that the
+    chain does not have, and for no examples.
     """
     checks.integer("batch_size", batch_size, low=1)
     for bound in bounds:
@@ -66,34 +71,67 @@ def bounded(
     if len(x) == 0:
         raise ValueError("there are no examples to evaluate; give at least one.")
     device = next(chain.parameters()).device
-    parts: list[list[Bounded]] = [[] for _ in bounds]
+    size = BLOCK if any(bound.in_blocks for bound in bounds) else batch_size
+    parts: list[dict[int, list[Bounded]]] = [{} for _ in bounds]
     seconds = [0.0 for _ in bounds]
-    with own_randomness(device), evaluation_mode(chain), batches(x, batch_size, device) as numbered:
+    with own_randomness(device), evaluation_mode(chain), batches(x, size, device) as numbered:
         planned = [bound.planned(chain, x, seed=seed) for bound in bounds]
-        for first, batch in numbered:
+        for part, batch in numbered:
+            first = part.block + part.offset
             for index, bound in enumerate(planned):
                 start = time.perf_counter()
-                reseed(device, seed, *purpose, first)
+                reseed(device, seed, *purpose, part.block)
                 done = within(progress, first, len(batch), len(x), part=(index, len(bounds)))
-                parts[index].append(bound(chain, batch, done=done))
+                with part.drawing():
+                    parts[index].setdefault(part.block, []).append(bound(chain, batch, done=done))
                 seconds[index] += time.perf_counter() - start
             if progress is not None:
                 progress(first + len(batch), len(x))
+    found = []
+    for bound, blocks, taken in zip(planned, parts, seconds, strict=True):
+        whole = [bound.of_block(some) for some in blocks.values()]
+        joined = type(whole[0]).joined(whole)
+        found.append(Measurement(joined, bound.json(), bound.words, bound.calls(chain), taken, seed))
+    return found
+
+
+@dataclass(frozen=True)
+class Part:
+    """Examples of a block that are computed at once."""
+
+    block: int
+    """The number of the block's first example."""
+    offset: int
+    """The place of the part's first example in the block."""
+    count: int
+    total: int
+    """The number of examples of the block."""
+
+    def drawing(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, torch draws for the whole block and keeps the numbers of the part."""
+        return part_of_block(self.offset, self.count, self.total)
+
+
+def parts_of(n: int, size: int) -> list[Part]:
+    """n examples in blocks, and these in parts of at most ``size``."""
     return [
-        Measurement(type(some[0]).joined(some), bound.json(), bound.words, bound.calls(chain), taken, seed)
-        for bound, some, taken in zip(planned, parts, seconds, strict=True)
+        Part(block, offset, min(size, total - offset), total)
+        for block in range(0, n, BLOCK)
+        for total in [min(BLOCK, n - block)]
+        for offset in range(0, total, size)
     ]
 
 
 @contextlib.contextmanager
-def batches(x: Split | Examples, size: int, device: torch.device) -> Iterator[Iterator[tuple[int, Batch]]]:
-    """All of x, on the device, in batches of at most ``size``: (number of the first example, batch)."""
-    firsts = range(0, len(x), size)
-    found = feed_batches(x, (torch.arange(i, min(i + size, len(x))) for i in firsts), device)
+def batches(x: Split | Examples, size: int, device: torch.device) -> Iterator[Iterator[tuple[Part, Batch]]]:
+    """All of x, on the device, in batches of at most ``size`` examples of a block."""
+    parts = parts_of(len(x), size)
+    firsts = ((part.block + part.offset, part.count) for part in parts)
+    found = feed_batches(x, (torch.arange(first, first + count) for first, count in firsts), device)
     if device.type == "cpu":
         keep_freed_memory()
     with contextlib.closing(found):
-        yield zip(firsts, found, strict=True)
+        yield zip(parts, found, strict=True)
 
 
 @contextlib.contextmanager

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ancestral._internal import checks
 from ancestral.bounds import Bound, IwaeBound, PathBound, SweepBound, default_bound, elbo_bound
 from ancestral.core.chain import Chain
-from ancestral.data import Examples, Split
+from ancestral.data import Examples, Split, identities
 from ancestral.evaluation.loop import Measurement, Progress
 from ancestral.evaluation.store import Store, measure
 
@@ -53,11 +57,12 @@ def scores(
     levels: int | None = None,
     batch_size: int = 500,
     seed: int = 0,
+    n: int | None = None,
     store: Store | None = None,
     split: str = "test",
     progress: Progress | None = None,
 ) -> Scores:
-    """The bound of each example of x, (n, *shape), with the error of its own draws.
+    """The bound of each example of x, (N, *shape), or of ``n`` of them (``Split.some``), with its own error.
 
     ``bound`` "elbo" averages ``samples`` paths (16 by default) or, for chains whose q(z_t|x) is closed-form,
     sweeps (1 by default); with ``levels`` it takes that many random levels per example, drawn by importance,
@@ -70,12 +75,82 @@ def scores(
         x,
         [how],
         store=store,
+        n=n,
         split=split,
         seed=seed,
         batch_size=batch_size,
         progress=progress,
     )
     return Scores.of(chain, found)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Scores of single examples, from the most to the least likely."""
+
+    rows: list[dict[str, Any]]
+    """For each example its identity (``data.identities``), split and class where there are such, and its score."""
+    nats: Tensor
+    """(n,), in the same order."""
+    bound: str
+    """What it is, in words."""
+    parts: tuple[Split, ...]
+    """The examples of each part."""
+    places: list[tuple[int, int]]
+    """The part and the place in it of each example."""
+
+    @staticmethod
+    def of(found: Scores, split: Split, name: str) -> Scored:
+        """Of the examples of a split, in their own order."""
+        rows = []
+        for place, one in enumerate(identities(split)):
+            row: dict[str, Any] = {**one, "split": name}
+            if split.labels is not None:
+                row["class"] = int(split.labels[place])
+            row |= {"nats": float(found.nats[place]), "stderr": float(found.stderr[place])}
+            if found.bits_per_dim is not None:
+                row["bits_per_dim"] = float(found.bits_per_dim[place])
+            rows.append(row)
+        places = [(0, place) for place in range(len(split))]
+        return Scored(rows, found.nats, found.bound, (split,), places)
+
+    @staticmethod
+    def joined(parts: Sequence[Scored], *, class_names: tuple[str, ...] | None = None) -> Scored:
+        """All examples of the parts, sorted; equals in their own order. Classes have their names."""
+        rows = [row for part in parts for row in part.rows]
+        nats = torch.cat([part.nats for part in parts])
+        places = [(number, place) for number, part in enumerate(parts) for _, place in part.places]
+        order = nats.argsort(descending=True, stable=True)
+        names = {name: None for row in rows for name in row if name != "split" or len(parts) > 1}
+
+        def shown(row: dict[str, Any]) -> dict[str, Any]:
+            found = {name: row.get(name, "") for name in names}
+            if class_names is not None and "class" in row:
+                found["class"] = class_names[row["class"]]
+            return found
+
+        numbers = order.tolist()
+        return Scored(
+            [shown(rows[number]) for number in numbers],
+            nats[order],
+            parts[0].bound,
+            tuple(split for part in parts for split in part.parts),
+            [places[number] for number in numbers],
+        )
+
+    def x(self, order: Iterable[int]) -> Tensor:
+        """The examples with these numbers, (k, *shape), on the CPU."""
+        found = []
+        for number in order:
+            part, place = self.places[number]
+            found.append(self.parts[part].take(np.array([place])).to("cpu").x)
+        return torch.cat(found)  # type: ignore[arg-type]
+
+
+def scored(chain: Chain, x: Split, *, split: str = "test", n: int | None = None, **options: Any) -> Scored:
+    """``scores`` of a split, with the identity of each example; ``options`` are those of ``scores``."""
+    found = scores(chain, x, split=split, n=n, **options)
+    return Scored.of(found, x.some(n), split)
 
 
 def score_bound(chain: Chain, bound: str, *, samples: int | None = None, levels: int | None = None) -> Bound:

@@ -23,8 +23,8 @@ from ancestral._internal.atomic import replacing, write_text_atomically
 from ancestral.bounds import Bound
 from ancestral.bounds.stored import flattened, restored
 from ancestral.core.chain import Chain
-from ancestral.data import Examples, Split, examples_hash
-from ancestral.evaluation.loop import Measurement, Progress, bounded
+from ancestral.data import Examples, Split, chosen, examples_hash
+from ancestral.evaluation.loop import BLOCK, Measurement, Progress, bounded
 
 FORMAT = 1
 _LOG = logging.getLogger(__name__)
@@ -153,12 +153,13 @@ def measure(
     enough: bool = False,
     progress: Progress | None = None,
 ) -> list[Measurement]:
-    """Each bound on the first ``n`` of x (None for all): read from ``store``, or measured and stored.
+    """Each bound on ``n`` of x (``Split.some``; None for all): read from ``store``, or measured and stored.
 
     With ``enough``, a stored bound of the same kind from at least as many examples and samples does as well.
     ``split`` is what the examples are called. Raises as ``loop.bounded``.
     """
-    some = x[:n]
+    x = Split(x) if not isinstance(x, Split) else x
+    some = x.some(n)
     for bound in bounds:
         bound.check(chain)
     if store is None or len(some) == 0:
@@ -169,9 +170,10 @@ def measure(
             "what": bound.name,
             "split": split,
             "n": len(some),
+            "chosen": chosen(len(some), len(x)),
             "examples": digest,
             "seed": seed,
-            "batch_size": batch_size,
+            "block": BLOCK,
             "bound": bound.json(),
         }
         for bound in bounds
@@ -198,7 +200,7 @@ def measure(
 def _at_least(
     chain: Chain,
     store: Store,
-    x: Split | Examples,
+    x: Split,
     keys: Sequence[dict[str, Any]],
     bounds: Sequence[Bound],
 ) -> list[Measurement | None] | None:
@@ -216,10 +218,10 @@ def _at_least(
     for n in sorted(set.intersection(*map(set, found)), reverse=True):
         if n > len(x):
             continue
-        digest = _digest(chain, x[:n])
-        chosen = [by_size[n] for by_size in found]
-        if all(stored.key["examples"] == digest for stored in chosen):
-            return [stored.measurement() for stored in chosen]
+        digest = _digest(chain, x.some(n))
+        enough = [by_size[n] for by_size in found]
+        if all(stored.key["examples"] == digest for stored in enough):
+            return [stored.measurement() for stored in enough]
     return None
 
 
@@ -238,9 +240,7 @@ def _suffices(there: dict[str, Any], key: dict[str, Any], bound: Bound) -> bool:
     )
 
 
-def _digest(chain: Chain, x: Split | Examples) -> str:
+def _digest(chain: Chain, x: Split) -> str:
     """Of the examples, and of their labels where the chain is conditioned on them."""
-    if not isinstance(x, Split):
-        return examples_hash(x)
     labels = x.labels if chain.conditional else None
     return examples_hash(x.x) + ("" if labels is None else f" {examples_hash(labels)}")

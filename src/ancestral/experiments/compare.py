@@ -289,7 +289,7 @@ def _write(
     out: Path, data: DataConfig, dataset: Dataset, training: TrainingConfig, found: list[Compared]
 ) -> None:
     rows = {one.kind: one.samples for one in found if one.samples is not None}
-    save_comparison(out / "samples.png", {"data": dataset.test.x[:SHOWN].to("cpu"), **rows}, dataset.spec)
+    save_comparison(out / "samples.png", {"data": dataset.test.some(SHOWN).x.to("cpu"), **rows}, dataset.spec)
     facts = {
         "data": {**dataset.describe(), "source": data.source},
         "budget": {

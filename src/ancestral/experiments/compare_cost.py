@@ -84,7 +84,7 @@ def _evaluation(chain: Chain, data: Dataset, plan: Plan) -> float:
         size = min(_PROBED, n)
         call = _timed(lambda: _one_call(chain, size))
         return sum(bound.calls(chain) for bound in bounds) * call * n / size
-    x = data.test.x[:_PROBED]
+    x = data.test.some(_PROBED).x
     samples = 4
     bound = PathBound(samples)
     seconds = _timed(lambda: bounded(chain, x, [bound])) / (samples * len(x))

@@ -13,11 +13,13 @@ from torch import Tensor
 from ancestral._internal.allocator import keep_freed_memory
 from ancestral._internal.randomness import own_randomness, reseed
 from ancestral.config import TrainingConfig
+from ancestral.core.batch import Batch
 from ancestral.core.chain import Chain
 from ancestral.data import Dataset, feed_batches
 from ancestral.training.gradient import Gradient, Note
 from ancestral.training.order import DataOrder
 from ancestral.training.state import TrainingState
+from ancestral.training.stream import Stream
 
 _STEP = 2
 """Keeps a step's random numbers apart from the data order's."""
@@ -58,9 +60,9 @@ class StepRecord:
 
 
 def train(
-    state: TrainingState, data: Dataset, *, note: Note = warnings.warn
+    state: TrainingState, data: Dataset | Stream, *, note: Note = warnings.warn
 ) -> Generator[StepRecord, None, None]:
-    """Train ``state`` on the training split up to ``config.steps``, yielding after each step.
+    """Train ``state`` up to ``config.steps``, on the training split or a stream's batches; yields after each step.
 
     Starts wherever ``state`` is. Every step seeds torch's generators from (seed, images seen), so what
     the caller draws between steps changes nothing; the caller's random state comes back at the end.
@@ -71,10 +73,8 @@ def train(
     """
     config, chain, device = state.config, state.chain, state.device
     check_fits(chain, data, config)
-    order = DataOrder(len(data.train), config.seed)
     gradient = Gradient(state, note=note)
-    images = range(state.images_seen, config.steps * config.batch_size, config.batch_size)
-    batches = feed_batches(data.train, (order.take(seen, config.batch_size) for seen in images), device)
+    batches = data.batches(device) if isinstance(data, Stream) else _ordered(state, data)
     chain.train()
     if device.type == "cpu":
         keep_freed_memory()
@@ -85,7 +85,7 @@ def train(
             state.objective.at_step(step)
             reseed(device, config.seed, _STEP, state.images_seen)
             batch = next(batches)
-            loss = gradient(batch.showing(data.shown(batch.x)))
+            loss = gradient(batch if isinstance(data, Stream) else batch.showing(data.shown(batch.x)))
             norm = state.clip()
             skip = state.too_steep(norm)
             record = StepRecord(
@@ -102,6 +102,14 @@ def train(
             state.update(skip)
             told.look(record)
             yield record
+
+
+def _ordered(state: TrainingState, data: Dataset) -> Generator[Batch, None, None]:
+    """The batches of the steps that are left."""
+    config = state.config
+    order = DataOrder(len(data.train), config.seed)
+    images = range(state.images_seen, config.steps * config.batch_size, config.batch_size)
+    return feed_batches(data.train, (order.take(seen, config.batch_size) for seen in images), state.device)
 
 
 class _Skips:
@@ -136,14 +144,14 @@ class _Skips:
             )
 
 
-def check_fits(chain: Chain, data: Dataset, config: TrainingConfig) -> None:
+def check_fits(chain: Chain, data: Dataset | Stream, config: TrainingConfig) -> None:
     """Raise ``ValueError`` for data of another spec than the chain's or fewer examples than a batch."""
     if chain.spec != data.spec:
         raise ValueError(
             f"the chain is for {chain.spec.words}, and the data are {data.spec.words}; build the chain for "
             "these data."
         )
-    if len(data.train) < config.batch_size:
+    if isinstance(data, Dataset) and len(data.train) < config.batch_size:
         raise ValueError(
             f"batch_size is {config.batch_size} and the data have {len(data.train)} training examples; "
             f"choose a batch size of at most {len(data.train)}."

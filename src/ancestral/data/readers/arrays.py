@@ -81,7 +81,7 @@ def _read_npz(path: Path) -> Raw:
     with np.load(path, allow_pickle=False) as archive:
         parts = {name: _member(archive, name, path) for name in names}
     levels = _levels(parts.pop("levels", None), path)
-    layout = _layout(list(parts), path)
+    layout = layout_of(list(parts), f"in {str(path)!r}")
     part = {key: parts.get(key) for key in layout.keys}
     train_x = part[layout.x]
     assert train_x is not None
@@ -126,19 +126,19 @@ def _levels(value: Array | None, path: Path) -> int | None:
     return int(value.item())
 
 
-def _layout(keys: list[str], path: Path) -> Layout:
-    """The convention that the names follow."""
+def layout_of(keys: list[str], where: str) -> Layout:
+    """The convention that the names of arrays follow; ``where`` says in a message where they are."""
     for layout in LAYOUTS:
         if layout.x in keys and set(keys) <= set(layout.keys):
             if layout.test_y in keys and layout.test_x not in keys:
                 raise ValueError(
-                    f"{str(path)!r} holds {layout.test_y} without {layout.test_x}; give both or neither."
+                    f"there is {layout.test_y} without {layout.test_x} {where}; give both or neither."
                 )
             return layout
     if len(keys) == 1:
         return Layout(keys[0])
     found = ", ".join(keys) or "none beside `levels`"
-    raise ValueError(f"the arrays in {str(path)!r} are named {found}; they may be: {_ALLOWED}.")
+    raise ValueError(f"the arrays {where} are named {found}; they may be: {_ALLOWED}.")
 
 
 def _read(source: str) -> Raw:

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from ancestral.data.cache import Draft, cached
-from ancestral.data.raw import Array, Kind, Raw, Reading
+from ancestral.data.cache import Draft, cached, identity
+from ancestral.data.raw import Array, Kind, Raw, Reading, named
 from ancestral.data.readers.imagefiles.decode import Decoded, Form, FoundColour, extensions
 from ancestral.data.readers.imagefiles.pool import Pool
 
 _LISTED = 100
 """Files that a note lists by name."""
-_VERSION = 2
+_VERSION = 3
 """Part of the key: raised when the same files come to be other pixels, or in another order."""
 
 
@@ -35,7 +35,8 @@ class Found:
     label: str | None
     """The folder of its class."""
     size: int
-    changed: int
+    changed: tuple[int, ...]
+    """``cache.identity`` of the file."""
 
 
 @dataclass
@@ -122,7 +123,7 @@ def _walk(place: str, label: str | None, others: Counter[str]) -> Iterator[Found
                 others[end] += 1
                 continue
             stat = entry.stat()
-            yield Found(entry.path, label, stat.st_size, stat.st_mtime_ns)
+            yield Found(entry.path, label, stat.st_size, identity(stat))
 
 
 def _hidden(name: str) -> bool:
@@ -147,6 +148,8 @@ def _read(source: str, reading: Reading) -> Raw:
         train_labels=entry.arrays.get("train_labels"),
         test_x=entry.arrays.get("test_x"),
         test_labels=entry.arrays.get("test_labels"),
+        train_names=entry.arrays.get("train_names"),
+        test_names=entry.arrays.get("test_names"),
         class_names=None if names is None else tuple(names),
         notes=(*contents.notes, *entry.facts["notes"]),
     )
@@ -191,12 +194,14 @@ def _fill(
     names = contents.class_names
     place = None if names is None else {name: number for number, name in enumerate(names)}
     for part, files in contents.parts.items():
-        labels = []
+        labels, kept = [], []
         for number in filling.take(part, files, form, pool.get()):
+            kept.append(os.path.relpath(files[number].path, folder))
             if place is not None:
                 labels.append(place[str(files[number].label)])
         if not filling.kept:
             raise ValueError(f"of {folder.name!r} no image of the {part} part can be read.")
+        draft.append(f"{part}_names", named(kept))
         if place is not None:
             draft.append(f"{part}_labels", np.array(labels, np.int64))
     return {"class_names": names, "notes": filling.notes, "left_out": filling.bad}

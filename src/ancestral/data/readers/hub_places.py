@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ancestral.data.cache import identity
+
 PREFIX = "hf:"
 LOCAL = "a folder of Parquet files or of images, or one that save_to_disk wrote"
 BATCH = 128
@@ -57,7 +59,7 @@ def _content(folder: Path) -> tuple[object, ...]:
     if not files:
         raise ValueError(f"the folder {str(folder)!r} holds no files. Give {LOCAL}.")
     stats = [(str(path.relative_to(folder)), path.stat()) for path in files]
-    return (str(folder.resolve()), *((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats))
+    return (str(folder.resolve()), *((path, *identity(stat)) for path, stat in stats))
 
 
 def _opened(folder: Path) -> Any:

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ancestral.data.cache import cached
-from ancestral.data.raw import Array, Kind, Raw, Reading
+from ancestral._internal import checks
+from ancestral.data.cache import cached, identity
+from ancestral.data.raw import Array, Kind, Raw, Reading, named
 from ancestral.data.readers.classes import Classes
 from ancestral.data.readers.columns import Columns, Table, check_label, shown
 from ancestral.data.readers.csv_file import open_csv
@@ -89,7 +90,7 @@ def _read(source: str, reading: Reading) -> Raw:
     path = Path(source)
     files = _files(path)
     tables = {part: _FORMS[str(_suffix(file))](file) for part, file in files.items()}
-    columns = _columns(tables, reading.label)
+    columns = _columns(tables, reading)
     arrays: dict[str, Array]
     if sum(table.nbytes for table in tables.values()) > CACHED_ABOVE:
         entry = cached(_key(files, reading), lambda draft: _fill(draft, tables, columns, reading))
@@ -104,22 +105,40 @@ def _read(source: str, reading: Reading) -> Raw:
         train_labels=arrays.get("train_labels"),
         test_x=arrays.get("test_x"),
         test_labels=arrays.get("test_labels"),
+        train_keys=arrays.get("train_keys"),
+        test_keys=arrays.get("test_keys"),
         columns=columns,
         class_names=None if facts["class_names"] is None else tuple(facts["class_names"]),
         notes=tuple(facts["notes"]),
     )
 
 
-def _columns(tables: dict[str, Table], label: str | None) -> tuple[str, ...]:
+def _columns(tables: dict[str, Table], reading: Reading) -> tuple[str, ...]:
     """The names of the columns that are modelled, which all tables must have."""
     train, test = tables["train"], tables.get("test")
+    label, key = reading.label, reading.key
+    if reading.columns is not None:
+        for table in tables.values():
+            if missing := [name for name in reading.columns if name not in table.names]:
+                raise ValueError(
+                    f"{table.path.name!r} has no column {shown(missing)}, which the model was trained on; it has "
+                    f"{shown(table.names)}. Add it."
+                )
+        return reading.columns
     check_label(label, train.names, repr(train.path.name))
-    columns = tuple(name for name in train.names if name != label)
+    if key is not None and key not in train.names:
+        raise ValueError(
+            f"key is {key!r}, and {train.path.name!r} has no such column; it has {shown(train.names)}."
+            f"{checks.suggest(key, train.names)}"
+        )
+    if key is not None and key == label:
+        raise ValueError(f"key and label are both {key!r}; they must be two columns. Leave one out.")
+    columns = tuple(name for name in train.names if name not in (label, key))
     if not columns:
         raise ValueError(
             f"{train.path.name!r} has no column beside the label {label!r}, so there is nothing to model."
         )
-    if test is not None and (differ := {*columns} ^ ({*test.names} - {label})):
+    if test is not None and (differ := {*columns} ^ ({*test.names} - {label, key})):
         raise ValueError(
             f"{train.path.name!r} and {test.path.name!r} must have the same columns, and only one of them "
             f"has {shown(sorted(differ))}."
@@ -130,6 +149,7 @@ def _columns(tables: dict[str, Table], label: str | None) -> tuple[str, ...]:
 def _fill(sink: Sink, tables: dict[str, Table], columns: tuple[str, ...], reading: Reading) -> dict[str, Any]:
     """Read all tables into a sink; returns what there is to know beside the arrays."""
     classes = None if reading.label is None else Classes(reading.label)
+    keys: dict[str, list[str]] = {}
     total, before = sum(table.path.stat().st_size for table in tables.values()), 0
     notes: list[str] = []
     for part, table in tables.items():
@@ -141,27 +161,39 @@ def _fill(sink: Sink, tables: dict[str, Table], columns: tuple[str, ...], readin
         for batch in table.batches(told):
             if classes is not None and classes.name in table.names:
                 classes.take(part, batch.column(classes.name), first=rows.rows, where=rows.where)
+            if reading.key is not None and reading.key in table.names:
+                keys.setdefault(part, []).extend(_texts(batch.column(reading.key)))
             sink.append(f"{part}_x", rows.take(batch))
         if rows.rows == 0:
             raise ValueError(f"{rows.where} has columns and no rows. Give at least one example.")
         notes += [*table.notes, *(rows.notes() if part == "train" else [])]
         before += table.path.stat().st_size
-    names, labels = (None, {}) if classes is None else classes.finish()
+    # A table that is read for a run's columns need not have the label.
+    labelled = classes is not None and classes.name in tables["train"].names
+    names, labels = classes.finish() if classes is not None and labelled else (None, {})
     for part, values in labels.items():
         sink.append(f"{part}_labels", values)
+    for part, texts in keys.items():
+        sink.append(f"{part}_keys", named(texts))
     return {"class_names": names, "notes": notes}
+
+
+def _texts(column: Any) -> list[str]:
+    """The entries of a column as text; empty where there is none."""
+    return ["" if value is None else str(value) for value in column.to_pylist()]
 
 
 def _key(files: dict[str, Path], reading: Reading) -> str:
     """Of all that the content of an entry follows from."""
     stats = {part: (str(path.resolve()), path.stat()) for part, path in files.items()}
-    content = [(part, path, stat.st_size, stat.st_mtime_ns) for part, (path, stat) in stats.items()]
-    return hashlib.sha256(repr(("tables", reading.label, content)).encode()).hexdigest()[:32]
+    content = [(part, path, *identity(stat)) for part, (path, stat) in stats.items()]
+    chosen = (reading.label, reading.key, reading.columns)
+    return hashlib.sha256(repr(("tables", chosen, content)).encode()).hexdigest()[:32]
 
 
 KIND = Kind(
     expects="a table of numbers (.csv, .tsv, .csv.gz or .parquet), or a folder with train and test tables",
     matches=_matches,
     read=_read,
-    choices=("label",),
+    choices=("label", "key"),
 )

@@ -72,7 +72,7 @@ def _gaps(subjects: Subjects) -> list[Block]:
         Picture(
             charts.gaps(found),
             f"The {one.name}'s bounds on log p(x) on one axis, from the ELBO up",
-            f"{one.name}, the first {found['n']} test examples: what the ELBO gains when q is fitted to each "
+            f"{one.name}, {found['n']} test examples: what the ELBO gains when q is fitted to each "
             "of them is what amortisation costs; the rest, up to the tightest bound, is the family of q's. "
             "Bars are 95 % intervals of what is above the ELBO on the same examples.",
         )

@@ -38,7 +38,7 @@ def sample_grids(subjects: Subjects, samples: dict[str, Tensor]) -> Section | No
     if not spec.is_image:
         return None
     count = room(SAMPLES, spec)
-    sets = {"test data": subjects.data.test.x[:count].to("cpu")}
+    sets = {"test data": subjects.data.test.some(count).x.to("cpu")}
     sets |= {name: x[:count] for name, x in samples.items()}
     blocks: list[Block] = [
         Picture(
@@ -87,7 +87,7 @@ def nearest(subjects: Subjects, samples: dict[str, Tensor]) -> Section:
     """The training examples nearest to samples, beside how near test examples come."""
     data = subjects.data
     searched = _searched(data)
-    test = _least(data.test.x[:SAMPLES].to("cpu"), searched)[0]
+    test = _least(data.test.some(SAMPLES).x.to("cpu"), searched)[0]
     blocks: list[Block] = []
     rows = [["test examples", f"{float(test.median()):.3g}", f"{float(test.min()):.3g}"]]
     for name, x in samples.items():
@@ -120,7 +120,7 @@ def nearest(subjects: Subjects, samples: dict[str, Tensor]) -> Section:
 def reconstructions(subjects: Subjects) -> Section:
     """Test examples beside what latents from a level upwards keep of them."""
     data = subjects.data
-    x = data.test.x[:_SHOWN].to("cpu")
+    x = data.test.some(_SHOWN).x.to("cpu")
     blocks: list[Block] = []
     rows = []
     for one in subjects.models:
@@ -219,7 +219,7 @@ def room(n: int, spec: DataSpec, *, share: int = SAMPLES) -> int:
 
 def extent_of(data: Dataset) -> list[float]:
     """The part of the plane that the data lie in, with a margin: left, right, bottom, top."""
-    x = data.test.x[:2000].to("cpu").double()
+    x = data.test.some(2000).x.to("cpu").double()
     low, high = x.amin(dim=0), x.amax(dim=0)
     margin = 0.1 * (high - low).clamp(min=1e-6)
     (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()

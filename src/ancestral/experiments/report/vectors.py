@@ -27,7 +27,7 @@ def plane(subjects: Subjects, samples: dict[str, Tensor]) -> Section | None:
     if data.spec.is_image or data.spec.dims != 2:
         return None
     extent = extent_of(data)
-    points = data.test.x[:_POINTS].to("cpu").double().numpy()
+    points = data.test.some(_POINTS).x.to("cpu").double().numpy()
     grids = {one.name: _density(one, extent) for one in subjects.models}
     sets = {
         "test data": points,
@@ -52,7 +52,7 @@ def columns(subjects: Subjects, samples: dict[str, Tensor]) -> Section | None:
         return None
     names = data.columns or tuple(f"column {i + 1}" for i in range(data.spec.dims))
     count = min(ROWS, len(data.test))
-    sets = {"test data": data.test.x[:count].to("cpu").double().numpy()}
+    sets = {"test data": data.test.some(count).x.to("cpu").double().numpy()}
     sets |= {name: x[:count].double().numpy() for name, x in samples.items()}
     shown = list(range(min(_COLUMNS, len(names))))
     few = "" if len(shown) == len(names) else f", the first {len(shown)} of {len(names)} columns"

@@ -97,7 +97,7 @@ def _data(subjects: Subjects) -> Section:
         ["binarisation", facts["binarize"]],
         ["classes", "none" if facts["labels"] is None else str(facts["labels"])],
         ["augmentation", " ".join(facts["augment"]) or "none"],
-        ["content", subjects.models[0].folder.facts["content"]],
+        ["content", subjects.models[0].folder.facts["content"] or "not known: trained from a DataLoader"],
     ]
     notes: list[Block] = [Text(note) for note in facts["notes"]]
     lead = (

@@ -3,7 +3,7 @@
 from ancestral.experiments.runs.curve import MeasuredCurve, measure_samplers
 from ancestral.experiments.runs.fitting import Fitted, RunDiverged, fit, pick_device, resume_run, train_run
 from ancestral.experiments.runs.folder import RunFolder, load_run
-from ancestral.experiments.runs.loading import load_configured, load_data_of
+from ancestral.experiments.runs.loading import examples_of, load_configured, load_data_of
 from ancestral.experiments.runs.quality import MeasuredSamples, measure_samples
 from ancestral.experiments.runs.tensorboard import TensorBoard
 
@@ -14,6 +14,7 @@ __all__ = [
     "RunDiverged",
     "RunFolder",
     "TensorBoard",
+    "examples_of",
     "fit",
     "load_configured",
     "load_data_of",

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from ancestral._internal import checks
 from ancestral._internal.randomness import mixed, own_randomness, reseed
-from ancestral.config import RunConfig, TrainingConfig
+from ancestral.config import DataConfig, RunConfig, TrainingConfig
 from ancestral.core.chain import Chain
 from ancestral.data import Dataset, content_hash, feed_batches
 from ancestral.evaluation import evaluate, save_picture
@@ -24,6 +25,7 @@ from ancestral.objectives import Objective
 from ancestral.sampling import preview
 from ancestral.training import StepRecord, TrainingDiverged, TrainingState, train
 from ancestral.training.loop import check_finite, check_fits
+from ancestral.training.stream import Stream
 
 Report = Callable[[dict[str, Any]], None]
 """Called with each record of metrics.jsonl as it is made."""
@@ -34,6 +36,10 @@ _HELD_OUT = 500
 """Examples of the validation split looked at on the way; the final figure is ``evaluate``'s, over all."""
 _HELD_OUT_LEVELS = 8
 _PREVIEWED = 64
+_STREAMED = (
+    "that was trained from a DataLoader cannot be resumed: the order of its examples is not stored. Give out "
+    "another folder, or train on load_data(…)."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +70,7 @@ class RunDiverged(TrainingDiverged):
 
 def fit(
     chain: Chain,
-    data: Dataset,
+    data: Dataset | DataLoader[Any],
     training: TrainingConfig | None = None,
     *,
     objective: Objective | None = None,
@@ -75,6 +81,10 @@ def fit(
 ) -> Fitted:
     """Train any chain on ``data``; with ``out``, into a run folder, which is new or resumed.
 
+    A chain of ``build_chain`` leaves a run that every command accepts. ``data`` are of ``load_data``, or a
+    DataLoader with the chain's values, whose batch size is then that of training. A run from a DataLoader has no
+    held-out ELBO and cannot be resumed: the order of its examples is not a function of the options.
+
     ``objective`` is what is minimised; by default what the options that the chain was built from name, or the
     negative ELBO. ``report`` sees every record. ``should_stop`` is called after each step; when it returns True a
     checkpoint is written and the call returns. Raises ``ValueError`` for options that do not fit the data and
@@ -82,9 +92,15 @@ def fit(
     build it under ``torch.manual_seed`` to fix them, or train from a ``RunConfig`` with ``train_run``.
     """
     training = training or TrainingConfig()
+    if not isinstance(data, Dataset):
+        data = _stream(data, chain, training)
+        training = dataclasses.replace(training, batch_size=data.batch_size)
     check_fits(chain, data, training)
     place = pick_device(device)
-    folder = out if isinstance(out, RunFolder) or out is None else _custom_folder(Path(out), data, training)
+    if out is None or isinstance(out, RunFolder):
+        folder = out
+    else:
+        folder = _custom_folder(Path(out), chain, data, training, objective)
     chain.to(place)
     state = TrainingState(chain, training, objective)
     if folder is not None:
@@ -146,6 +162,13 @@ def resume_run(
     """
     folder = RunFolder.open(Path(path))
     config, training = folder.config, folder.planned(steps)
+    if (own := folder.facts.get("objective")) is not None:
+        raise ValueError(
+            f"{folder.path} was trained with the objective {own}, given in Python. Resume it there: fit(chain, "
+            "data, training, objective=…, out=…)."
+        )
+    if folder.facts["content"] is None:
+        raise ValueError(f"{folder.path} {_STREAMED}")
     source = config.data.source if data is None else data
     dataset = load_configured(config.data, source=source, progress=reading)
     if content_hash(dataset) != folder.facts["content"]:
@@ -173,11 +196,42 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _custom_folder(path: Path, data: Dataset, training: TrainingConfig) -> RunFolder:
-    """The folder of a chain built in Python: a new one, or the same run's, to go on with."""
+def _stream(data: Any, chain: Chain, training: TrainingConfig) -> Stream:
+    if not isinstance(data, DataLoader):
+        raise TypeError(
+            f"the data are a {type(data).__name__}; they must be a Dataset or a DataLoader. Make a Dataset of a "
+            "name, a path or arrays: load_data(…)."
+        )
+    return Stream(data, chain.spec, batch_size=training.batch_size)
+
+
+def _described(chain: Chain, data: Dataset | Stream, training: TrainingConfig) -> RunConfig | None:
+    """The options of a run of a chain that was built from some; None for another chain."""
+    if chain.config is None:
+        return None
+    # Arrays in memory and streams have no name: their source is empty.
+    options = {"source": "", "binarize": data.binarize}
+    if isinstance(data, Dataset) and data.options is not None:
+        names = {field.name for field in dataclasses.fields(DataConfig)}
+        options = {name: value for name, value in data.options.items() if name in names}
+    return RunConfig(data=DataConfig(**options), model=chain.config, training=training)
+
+
+def _custom_folder(
+    path: Path,
+    chain: Chain,
+    data: Dataset | Stream,
+    training: TrainingConfig,
+    objective: Objective | None,
+) -> RunFolder:
+    """The folder of a chain built in Python: a new one, or the same run's, to resume."""
     if not (path / "config.json").is_file():
-        return RunFolder.create(path, data, training)
+        own = None if objective is None else objective.name
+        config = _described(chain, data, training)
+        return RunFolder.create(path, data, training, config=config, objective=own)
     folder = RunFolder.open(path)
+    if isinstance(data, Stream) or folder.facts["content"] is None:
+        raise ValueError(f"{path} holds a run, and one {_STREAMED}")
     if folder.facts["training"] != dataclasses.asdict(training) or folder.facts["content"] != content_hash(
         data
     ):
@@ -188,9 +242,9 @@ def _custom_folder(path: Path, data: Dataset, training: TrainingConfig) -> RunFo
     return folder
 
 
-def resident(data: Dataset, device: torch.device) -> Dataset:
+def resident(data: Dataset | Stream, device: torch.device) -> Dataset | Stream:
     """The data on the device when they take at most half of what is free there; else they are streamed."""
-    if device.type != "cuda":
+    if device.type != "cuda" or isinstance(data, Stream):
         return data
     free, _ = torch.cuda.mem_get_info(device)
     return data.to(device) if 2 * data.nbytes < free else data
@@ -202,7 +256,7 @@ class _Session:
     def __init__(
         self,
         state: TrainingState,
-        data: Dataset,
+        data: Dataset | Stream,
         folder: RunFolder | None,
         report: Report | None,
     ) -> None:
@@ -294,7 +348,7 @@ class _Session:
         with self.state.averaged() as chain:
             result = evaluate(
                 chain,
-                self.data.validation[:_HELD_OUT],
+                self.data.validation.some(_HELD_OUT),
                 levels=_HELD_OUT_LEVELS if many else None,
                 seed=mixed(self.state.config.seed, step),
             ).json()
@@ -312,6 +366,7 @@ class _Session:
         """What n samples are conditioned on: the conditions of the first training examples, repeated."""
         if not self.state.chain.conditional:
             return None
+        assert isinstance(self.data, Dataset)
         indices = [torch.arange(n) % len(self.data.train)]
         (batch,) = feed_batches(self.data.train, indices, self.device)
         return self.state.chain.condition(batch)

@@ -41,6 +41,7 @@ from ancestral.training.checkpoint import (
     step_of,
 )
 from ancestral.training.state import TrainingState, restore_model
+from ancestral.training.stream import Stream
 
 FORMAT = 1
 _EXTENDED = "extended.json"
@@ -57,9 +58,17 @@ class RunFolder:
 
     @staticmethod
     def create(
-        path: Path, data: Dataset, training: TrainingConfig, *, config: RunConfig | None = None
+        path: Path,
+        data: Dataset | Stream,
+        training: TrainingConfig,
+        *,
+        config: RunConfig | None = None,
+        objective: str | None = None,
     ) -> RunFolder:
-        """A new folder for a run. ``ValueError`` when something is there already, or it cannot be written."""
+        """A new folder for a run. ``ValueError`` when something is there already, or it cannot be written.
+
+        ``objective`` names one that was given in Python and that the options do not have.
+        """
         _check_free(path)
         facts: dict[str, Any] = {
             "format": FORMAT,
@@ -70,11 +79,14 @@ class RunFolder:
             "spec": {
                 "shape": list(data.spec.shape),
                 "levels": data.spec.levels,
+                "source_levels": data.source_levels,
                 "columns": data.columns,
                 "class_names": data.class_names,
             },
-            "content": content_hash(data),
+            "content": None if isinstance(data, Stream) else content_hash(data),
         }
+        if objective is not None:
+            facts["objective"] = objective
         try:
             path.mkdir(parents=True, exist_ok=True)
             write_text_atomically(path / "config.json", json.dumps(facts, indent=1) + "\n")
@@ -97,7 +109,11 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise ValueError(f"{path / 'config.json'} cannot be read ({error}).") from error
         expected = {"format", "version", "data", "model", "training", "spec", "content"}
-        if not isinstance(facts, dict) or facts.get("format") != FORMAT or set(facts) != expected:
+        if (
+            not isinstance(facts, dict)
+            or facts.get("format") != FORMAT
+            or set(facts) - {"objective"} != expected
+        ):
             raise ValueError(
                 f"{path / 'config.json'} is not a configuration of this format: it must have the keys "
                 f"{', '.join(sorted(expected))} and format {FORMAT}."
@@ -126,6 +142,12 @@ class RunFolder:
             ) from error
 
     @property
+    def source_levels(self) -> int | None:
+        """The grey levels of the training data before binarisation; None for real numbers and in older runs."""
+        levels = self.facts["spec"].get("source_levels")
+        return levels if isinstance(levels, int) else None
+
+    @property
     def columns(self) -> tuple[str, ...] | None:
         """The names of a vector's entries, where the training data had them."""
         return self._names("columns", count=self.spec.dims)
@@ -151,8 +173,9 @@ class RunFolder:
         """The run's options, checked again. ``ValueError`` names what does not fit."""
         if self.facts["model"] is None:
             raise ValueError(
-                f"{self.path} is a run of a chain built in Python, which its folder cannot rebuild. Build "
-                "the chain yourself and call load_run(path, chain=chain)."
+                f"{self.path} is a run of a chain of your class, which its folder cannot rebuild. In Python, "
+                "build the chain as before and load its weights: chain = load_run(path, chain=chain). Then "
+                "evaluate(chain, data.test) and draw(chain, n); to resume, call fit(chain, data, …, out=path)."
             )
         return RunConfig(
             data=read_options(DataConfig, self.facts["data"], self._where("data")),

@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from ancestral.config import DataConfig
-from ancestral.data import Dataset, Reading, load_data
+from ancestral.data import Dataset, Reading, Split, content_hash, load_data
+from ancestral.data.sources import load_whole
 from ancestral.experiments.runs.folder import RunFolder
+
+SPLITS = ("test", "validation", "train")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Examples that a run is asked about."""
+
+    data: Dataset
+    splits: dict[str, Split]
+    """By name: one split, or all of them."""
+    new: bool
+    """Whether they are all examples of a new source, which has no parts."""
+
+    @property
+    def words(self) -> str:
+        """The name of the split, or "all"."""
+        return next(iter(self.splits)) if len(self.splits) == 1 else "all"
 
 
 def load_configured(
@@ -16,14 +36,100 @@ def load_configured(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Dataset:
     """Read the data of ``config``, from ``source`` where they have moved. Raises as ``load_data`` does."""
-    reading = Reading(config.image_size, config.channels, config.skip_bad, config.label, progress)
+    source = config.source if source is None else source
+    if not source:
+        raise ValueError(
+            "the run was trained on arrays in memory, which its folder cannot read again. Write them to a file "
+            "(numpy.savez) and give it: --data FILE. To resume, call fit(chain, data, …, out=…) in Python."
+        )
     return load_data(
-        config.source if source is None else source,
+        source,
         binarize=config.binarize,
         validation=config.validation,
-        reading=reading,
+        reading=reading_of(config, progress),
         augment=config.augment,
+        deduplicate=config.deduplicate,
     )
+
+
+def reading_of(
+    config: DataConfig, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Reading:
+    """How the options say that a source is read."""
+    return Reading(
+        image_size=config.image_size,
+        channels=config.channels,
+        skip_bad=config.skip_bad,
+        label=config.label,
+        key=config.key,
+        progress=progress,
+    )
+
+
+def examples_of(
+    folder: RunFolder,
+    split: str,
+    *,
+    source: str | None = None,
+    key: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Asked:
+    """The examples of a split of a run's data, or of all with "all"; of a new ``source`` all there are.
+
+    A source is new where its content is not that of the run's data and it has no test part. ``key`` is the
+    column that names each row of a table, by default the run's. Raises ``ValueError`` as ``load_data_of``, and for
+    a split of a new source.
+    """
+    config = folder.config.data
+    moved = None if source is None else _whole(folder, source, key, progress)
+    if moved is not None:
+        if split not in ("test", "all"):
+            raise ValueError(
+                f"split is {split}, and {source} is not the data of {folder.path} and has no such part: all its "
+                "examples are read. Leave split out."
+            )
+        return Asked(moved, {"all": moved.test}, new=True)
+    if key is not None and key != config.key:
+        raise ValueError(
+            f"key is {key!r}, and the data are those of {folder.path}, which were read with "
+            f"{'no key' if config.key is None else f'the key {config.key!r}'}. Leave key out."
+        )
+    data = load_data_of(folder, source=source, progress=progress)
+    if split != "all":
+        return Asked(data, {split: data.split(split)}, new=False)
+    names = [name for name in SPLITS if name != "validation" or data.validation is not None]
+    return Asked(data, {name: data.split(name) for name in names}, new=False)
+
+
+def _whole(
+    folder: RunFolder, source: str, key: str | None, progress: Callable[[int, int], None]
+) -> Dataset | None:
+    """All examples of a source that is new to a run; None where it is the run's data, or has a test part."""
+    config = folder.config.data
+    if source == config.source:
+        return None
+    reading = reading_of(config, progress)
+    try:
+        same = load_configured(config, source=source, progress=progress)
+    except ValueError:
+        # A source of a single example cannot be split. Other reasons are raised below as well.
+        pass
+    else:
+        if content_hash(same) == folder.facts["content"]:
+            return None
+    grey = folder.spec.levels if config.binarize == "none" else folder.source_levels
+    data = load_whole(
+        source,
+        reading=replace(reading, key=key or config.key),
+        binarize=config.binarize,
+        columns=folder.columns,
+        class_names=folder.class_names,
+        levels=grey,
+        channels=folder.spec.shape[0] if folder.spec.is_image else None,
+    )
+    if data is not None:
+        _check_alike(folder, data)
+    return data
 
 
 def load_data_of(
@@ -38,6 +144,11 @@ def load_data_of(
     shape, number of levels, or order of columns.
     """
     data = load_configured(folder.config.data, source=source, progress=progress)
+    _check_alike(folder, data)
+    return data
+
+
+def _check_alike(folder: RunFolder, data: Dataset) -> None:
     if data.spec != folder.spec:
         raise ValueError(
             f"the data are {data.spec.words}, and {folder.path} was trained on {folder.spec.words}. Give "
@@ -48,4 +159,3 @@ def load_data_of(
             f"the columns of the data are {' '.join(map(repr, data.columns or ()))}, and {folder.path} was "
             f"trained on {' '.join(map(repr, folder.columns or ()))}. Put them in that order."
         )
-    return data

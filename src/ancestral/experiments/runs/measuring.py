@@ -17,7 +17,7 @@ from ancestral._internal import checks
 from ancestral._internal.precision import compute_dtype, name_of
 from ancestral.bounds import Bound, Fitting, IwaeBound, elbo_bound
 from ancestral.core.chain import Chain
-from ancestral.data import Dataset, content_hash
+from ancestral.data import Dataset, chosen, content_hash, subset
 from ancestral.evaluation import Evaluation, Ruler, bound_gaps
 from ancestral.evaluation.evaluation import Tighter, summarised
 from ancestral.evaluation.loop import Progress
@@ -117,7 +117,7 @@ def measure_run(
     store = folder.store
     bounds = plan.bounds(chain)
     measured = measure(chain, data.test, bounds, store=store, n=plan.n, enough=enough, progress=progress)
-    evaluation = summarised(chain, *measured)
+    evaluation = summarised(chain, *measured, total=len(data.test))
     rulers = rulers_of(data, plan.quality) if rulers is None else rulers
     samples, rate = _samples(chain, store, max(SHOWN, *(ruler.n for ruler in rulers), 0))
     return RunMeasurement(
@@ -204,6 +204,7 @@ def _gaps(
     key = {
         "what": "gaps",
         "n": n,
+        "chosen": chosen(n, len(data.test)),
         "bound": tighter.measurement.estimator,
         "seed": tighter.measurement.seed,
         "fitting": [FITTING.steps, FITTING.learning_rate, FITTING.samples],
@@ -212,7 +213,11 @@ def _gaps(
     stored = store.find(key)
     if stored is not None:
         return dict(stored.facts["gaps"])
-    x = data.test.x[:n]
-    found = bound_gaps(chain, x, tighter=tighter.first(n), fitting=FITTING, progress=progress).json()
+    places = subset(len(data.test), n)
+    x = data.test.take(places).x
+    # A bound of some examples is of these first.
+    whole = tighter.measurement.n == len(data.test)
+    tighter = tighter.at(places) if whole else tighter.first(n)
+    found = bound_gaps(chain, x, tighter=tighter, fitting=FITTING, progress=progress).json()
     store.keep(key, {"gaps": found})
     return found
