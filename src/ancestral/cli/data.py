@@ -119,7 +119,7 @@ def _tell(facts: dict[str, Any]) -> None:
         "examples": f"{what} (D = {facts['dims']:,})",
         "levels": f"{levels} ({facts['levels_origin']})" if levels else facts["levels_origin"],
         "training": f"{facts['train']:,}",
-        "validation": f"{facts['validation']:,}, held out of the training part",
+        "validation": ", ".join(filter(None, [f"{facts['validation']:,}", facts["validation_origin"]])),
         "test": f"{facts['test']:,}, {facts['test_origin']}",
         "labels": _counted(facts["classes"]),
         "columns": ", ".join(facts["columns"] or []),

@@ -68,6 +68,8 @@ class Dataset:
     test: Split
     test_origin: str
     """``given with the data`` or ``held out, N of M, seed S``."""
+    validation_origin: str = ""
+    """The same of the validation part; empty without one."""
     binarize: Binarize = "none"
     source_levels: int | None = None
     """The number of levels before binarisation; None for real numbers."""
@@ -158,6 +160,7 @@ class Dataset:
             "validation": 0 if self.validation is None else len(self.validation),
             "test": len(self.test),
             "test_origin": self.test_origin,
+            "validation_origin": self.validation_origin,
             "shape": list(self.spec.shape),
             "levels": self.spec.levels,
             "source_levels": self.source_levels,

@@ -6,10 +6,11 @@ A new kind of source (a folder of images, a table, …) is one file with a ``KIN
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -37,9 +38,32 @@ class Raw:
     """The names of the classes that labels count, where the source has them."""
     notes: tuple[str, ...] = ()
     """What whoever loads the data should be told: files that were left out, say."""
+    train_names: Array | None = None
+    """The file of each training example, relative to the source (``named``); None where examples are rows."""
+    test_names: Array | None = None
+    validation_x: Array | None = None
+    """The validation part that comes with the data; None has one held out."""
+    validation_labels: Array | None = None
+    validation_names: Array | None = None
+    levels_origin: str = "given with the data"
+    """Where ``levels`` is from."""
+    run_levels: int | None = None
+    """The grey levels of the run that the data are for, which those that state none have, where they fit."""
 
     def __post_init__(self) -> None:
         assert self.test_x is not None or self.test_labels is None
+        assert self.validation_x is not None or self.validation_labels is None
+
+
+def named(names: Iterable[str]) -> Array:
+    """Names as an array of UTF-8 bytes, (N,), which can be stored and mapped; ``name_at`` reads one."""
+    encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+    return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")
+
+
+def name_at(names: Array, place: int) -> str:
+    """The name at a place of an array that ``named`` made."""
+    return bytes(names[place]).decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True)
@@ -54,13 +78,17 @@ class Reading:
     """Whether files that cannot be read are left out."""
     label: str | None = None
     """The column of a table that holds the class."""
+    levels: int | None = None
+    """The number of grey levels; None for what the values say."""
+    run_levels: int | None = None
+    """The grey levels of the run that the data are for: data that state none have them, where they fit."""
     progress: Callable[[int, int], None] = lambda done, total: None
     """Told how many of how many parts of a long job are done."""
 
     @property
     def chosen(self) -> list[str]:
         """The names of the choices that were made."""
-        return [name for name in ("image_size", "channels", "skip_bad", "label") if getattr(self, name)]
+        return [name for name in ("image_size", "channels", "skip_bad", "label", "levels") if getattr(self, name)]
 
 
 @dataclass(frozen=True)

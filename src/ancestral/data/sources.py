@@ -14,12 +14,12 @@ from ancestral._internal import checks
 from ancestral.core.spec import DataSpec
 from ancestral.data.augment import AUGMENTATIONS
 from ancestral.data.bits import FixedBits, binarized, threshold_bits
-from ancestral.data.convert import Checked, convert
+from ancestral.data.convert import MAX_LEVELS, Checked, convert
 from ancestral.data.dataset import Augmentation, Binarize, Dataset, Split
 from ancestral.data.raw import Array, Kind, Raw, Reading
 from ancestral.data.readers import arrays, builtin, folder, hub, idx, tables
 from ancestral.data.readers.builtin import SOURCES
-from ancestral.data.rows import Examples
+from ancestral.data.rows import Examples, pieces
 
 KINDS: tuple[Kind, ...] = (builtin.KIND, hub.KIND, idx.KIND, arrays.KIND, tables.KIND, folder.KIND)
 """The kinds of sources, the first that matches reads. A new kind is a file and a line here."""
@@ -32,8 +32,12 @@ MAX_VALIDATION = 1_000
 """The most training rows held out for validation."""
 VALIDATION_SEED = 1
 """The seed that chooses those rows."""
+GIVEN = "given with the data"
+"""The origin of a part that is not held out."""
 MAPPED_ABOVE = 2**30
 """Bytes of examples above which an array in a file stays there, to be read as it is needed."""
+_RARE = 0.01
+"""The share of bits below which their number is reported."""
 
 
 def load_data(
@@ -63,7 +67,7 @@ def load_data(
     # Before a large file is read.
     _check_options(binarize, validation)
     try:
-        raw = _read(name, reading or Reading())
+        raw = _stated(_read(name, reading or Reading()), reading or Reading())
     except OSError as error:
         raise ValueError(f"the data source {name!r} cannot be read: {error.strerror or error}.") from error
     data = assemble(raw, binarize=binarize, validation=validation)
@@ -73,7 +77,9 @@ def load_data(
 def assemble(raw: Raw, *, binarize: Binarize = "none", validation: float = 0.1) -> Dataset:
     """Check the arrays of ``raw``, split them as ``load_data`` states, and binarise them if asked."""
     _check_options(binarize, validation)
-    train, test, source_levels, levels_origin = convert(raw)
+    parts, levels = convert(raw)
+    parts, notes = _labels_alike(raw.name, parts)
+    train, test, held = parts["train"], parts.get("test"), parts.get("validation")
     rows = np.arange(len(train.x))
     if test is None:
         count = max(1, round(TEST_SHARE * len(rows)))
@@ -81,10 +87,15 @@ def assemble(raw: Raw, *, binarize: Binarize = "none", validation: float = 0.1) 
         rows, test_rows = _hold_out(rows, count, TEST_SEED)
         test_split = _take(train, test_rows)
     else:
-        test_origin = "given with the data"
+        test_origin = GIVEN
         test_split = _take(test, np.arange(len(test.x)))
-    count = min(MAX_VALIDATION, max(1, round(validation * len(rows)))) if validation > 0 else 0
-    rows, validation_rows = _hold_out(rows, count, VALIDATION_SEED)
+    if held is None or validation == 0:
+        count = min(MAX_VALIDATION, max(1, round(validation * len(rows)))) if validation > 0 else 0
+        rows, held_rows = _hold_out(rows, count, VALIDATION_SEED)
+        held_split = _take(train, held_rows) if count else None
+        held_origin = f"held out, {count} of {len(rows) + count}, seed {VALIDATION_SEED}" if count else ""
+    else:
+        count, held_split, held_origin = 0, _take(held, np.arange(len(held.x))), GIVEN
     if len(rows) < 2:
         raise ValueError(
             f"{raw.name!r} has too few examples: of {len(train.x)}, {len(test_split) if test is None else 0} "
@@ -93,18 +104,46 @@ def assemble(raw: Raw, *, binarize: Binarize = "none", validation: float = 0.1) 
         )
     dataset = Dataset(
         name=raw.name,
-        spec=DataSpec(tuple(train.x.shape[1:]), source_levels),
+        spec=DataSpec(tuple(train.x.shape[1:]), levels.count),
         train=_take(train, rows),
-        validation=_take(train, validation_rows) if count else None,
+        validation=held_split,
+        validation_origin=held_origin,
         test=test_split,
         test_origin=test_origin,
-        source_levels=source_levels,
-        levels_origin=levels_origin,
+        source_levels=levels.count,
+        levels_origin=levels.origin,
         columns=raw.columns,
         class_names=raw.class_names,
-        notes=raw.notes,
+        notes=(*raw.notes, *notes, *_on_validation(raw.name, held, validation)),
     )
-    return dataset if binarize == "none" else _binarized(dataset, binarize)
+    if binarize == "none":
+        return replace(dataset, notes=(*dataset.notes, *levels.notes))
+    checked = replace(dataset, notes=(*dataset.notes, *_on_bits(dataset, binarize, of_run=levels.of_run)))
+    return _binarized(checked, binarize)
+
+
+def _labels_alike(name: str, parts: dict[str, Checked]) -> tuple[dict[str, Checked], list[str]]:
+    """The parts without labels that the training part does not have, and what there is to say of labels."""
+    notes = []
+    labelled = parts["train"].labels is not None
+    for part in ("validation", "test"):
+        if part not in parts or (parts[part].labels is not None) == labelled:
+            continue
+        if labelled:
+            notes.append(f"the {part} part of {name!r} has no labels; those of the training part are read.")
+        else:
+            notes.append(f"the labels of the {part} part of {name!r} are not read: the training part has none.")
+            parts = {**parts, part: replace(parts[part], labels=None)}
+    return parts, notes
+
+
+def _on_validation(name: str, held: Checked | None, validation: float) -> list[str]:
+    if held is None:
+        return []
+    count = f"the validation part of {name!r}, {len(held.x):,} examples,"
+    if validation == 0:
+        return [f"{count} is not used: validation is 0."]
+    return [f"{count} is used, and nothing is held out of the training part for it."]
 
 
 def _check_options(binarize: str, validation: float) -> None:
@@ -126,13 +165,55 @@ def _take(part: Checked, rows: Array) -> Split:
     return Split(x if mapped else x.to("cpu"), labels)
 
 
-def _binarized(dataset: Dataset, binarize: Binarize) -> Dataset:
+def _on_bits(dataset: Dataset, binarize: Binarize, *, of_run: bool) -> list[str]:
+    """What there is to say of the bits. Raises ``ValueError`` where the training values do not use both halves
+    of the grey levels, unless these are those of a run, which other data may not fill."""
     levels = dataset.source_levels
     if levels is None:
         raise ValueError(
             f"binarize is {binarize!r}, and {dataset.name!r} holds real-valued vectors; only integer images "
             "can be binarised. Use binarize none."
         )
+    if levels == 2:
+        return []
+    x, middle = dataset.train.x, (levels - 1) / 2
+    low, high = _span(x, middle)
+    where = f"the values of {dataset.name!r} run from {low} to {high} of {levels} grey levels"
+    if high <= middle:
+        most = "every bit would be 0" if binarize == "threshold" else f"P(bit = 1) ≤ {high / (levels - 1):.2g}"
+        if of_run:
+            return [f"{where} of the run: {most}."]
+        raise ValueError(
+            f"binarize is {binarize!r}, and {where}: {most}. State the grey levels that they use, --levels "
+            f"{max(2, high + 1)} (Reading(levels={max(2, high + 1)}) in Python), or use binarize none."
+        )
+    if binarize == "threshold" and low > middle:
+        if of_run:
+            return [f"{where} of the run: every bit is 1."]
+        raise ValueError(
+            f"binarize is 'threshold', and {where}: every bit would be 1. Subtract {low} from the values, or use "
+            "binarize none."
+        )
+    if binarize == "threshold" and isinstance(x, torch.Tensor):
+        share = float((x > middle).count_nonzero()) / x.numel()
+        if not _RARE <= share <= 1 - _RARE:
+            return [f"of the bits of {dataset.name!r}, cut above {middle:g}, {share:.2%} are 1."]
+    return []
+
+
+def _span(x: Examples, middle: float) -> tuple[int, int]:
+    """The smallest and the largest value, of as much of x as shows that they are on both sides of ``middle``."""
+    low, high = MAX_LEVELS, 0
+    for piece in pieces(x):
+        low, high = min(low, int(piece.min())), max(high, int(piece.max()))
+        if low <= middle < high:
+            break
+    return low, high
+
+
+def _binarized(dataset: Dataset, binarize: Binarize) -> Dataset:
+    levels = dataset.source_levels
+    assert levels is not None
 
     def bits(grey: Examples, split: str) -> Examples:
         if binarize == "threshold":
@@ -169,7 +250,26 @@ def _read(source: str, reading: Reading) -> Raw:
             f"{unknown[0]} is given, and {source!r} is {kind.expects}, which has no use for it. Leave it out"
             f"{f', or give {chr(32).join(wanted)}' if wanted else ''}."
         )
-    return kind.read(_path(source), reading)
+    raw = kind.read(_path(source), reading)
+    if source in SOURCES and os.path.lexists(source):
+        kept = "folder" if os.path.isdir(source) else "file"
+        note = (
+            f"{source!r} is the built-in data set, and there is a {kept} of that name here, which is not read. To "
+            f"read it, give ./{source}."
+        )
+        return replace(raw, notes=(*raw.notes, note))
+    return raw
+
+
+def _stated(raw: Raw, reading: Reading) -> Raw:
+    """The data with the grey levels that the options or a run state."""
+    raw = replace(raw, run_levels=reading.run_levels)
+    if reading.levels is None:
+        return raw
+    notes = raw.notes
+    if raw.levels not in (None, reading.levels):
+        notes = (*notes, f"{raw.name!r} states {raw.levels} grey levels; {reading.levels} are used, as stated.")
+    return replace(raw, levels=reading.levels, levels_origin="as stated", notes=notes)
 
 
 def _path(source: str) -> str:

@@ -70,6 +70,7 @@ class RunFolder:
             "spec": {
                 "shape": list(data.spec.shape),
                 "levels": data.spec.levels,
+                "source_levels": data.source_levels,
                 "columns": data.columns,
                 "class_names": data.class_names,
             },
@@ -124,6 +125,17 @@ class RunFolder:
                 f"{self.path / 'config.json'}: spec is {spec!r}; it must hold the shape of one example and "
                 "its levels (or null)."
             ) from error
+
+    @property
+    def source_levels(self) -> int | None:
+        """The grey levels of the training data, before they were binarised where they were."""
+        binarized = (self.facts["data"] or {}).get("binarize", "none") != "none"
+        levels = self.facts["spec"].get("source_levels", None if binarized else self.spec.levels)
+        if levels is not None and not (isinstance(levels, int) and levels >= 2):
+            raise ValueError(
+                f"{self.path / 'config.json'}: source_levels is {levels!r}; it must be a whole number, or null."
+            )
+        return levels
 
     @property
     def columns(self) -> tuple[str, ...] | None:

@@ -13,10 +13,23 @@ def load_configured(
     config: DataConfig,
     *,
     source: str | None = None,
+    run_levels: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Dataset:
-    """Read the data of ``config``, from ``source`` where they have moved. Raises as ``load_data`` does."""
-    reading = Reading(config.image_size, config.channels, config.skip_bad, config.label, progress)
+    """Read the data of ``config``, from ``source`` where they have moved. Raises as ``load_data`` does.
+
+    ``run_levels`` are the grey levels of the run that the data are for, and other data have where they fit.
+    """
+    here = source is None or source == config.source
+    reading = Reading(
+        image_size=config.image_size,
+        channels=config.channels,
+        skip_bad=config.skip_bad,
+        label=config.label,
+        levels=config.levels if here else None,
+        run_levels=run_levels or config.levels,
+        progress=progress,
+    )
     return load_data(
         config.source if source is None else source,
         binarize=config.binarize,
@@ -37,7 +50,9 @@ def load_data_of(
     ``ValueError`` where they cannot be read, or are no examples of what the run was trained on: of another
     shape, number of levels, or order of columns.
     """
-    data = load_configured(folder.config.data, source=source, progress=progress)
+    data = load_configured(
+        folder.config.data, source=source, run_levels=folder.source_levels, progress=progress
+    )
     if data.spec != folder.spec:
         raise ValueError(
             f"the data are {data.spec.words}, and {folder.path} was trained on {folder.spec.words}. Give "
