@@ -193,9 +193,12 @@ def _byte_levels(name: str, arrays: list[Array]) -> GreyLevels:
     if largest <= 1:
         return GreyLevels(2, "only 0 and 1 occur")
     if not between:
-        note = f"of the 256 grey levels of {name!r} only 0 and {largest} occur; they can be read as bits: --binarize threshold"
-        more = f" --levels {largest + 1}." if largest < _BYTE // 2 else "."
-        return GreyLevels(_BYTE, "the type uint8", notes=(note + more,))
+        more = f" --levels {largest + 1}" if largest < _BYTE // 2 else ""
+        note = (
+            f"of the 256 grey levels of {name!r} only 0 and {largest} occur; they can be read as bits: "
+            f"--binarize threshold{more}."
+        )
+        return GreyLevels(_BYTE, "the type uint8", notes=(note,))
     return GreyLevels(_BYTE, "the type uint8", notes=_few(name, _BYTE, largest))
 
 

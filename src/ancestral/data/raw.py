@@ -88,7 +88,9 @@ class Reading:
     @property
     def chosen(self) -> list[str]:
         """The names of the choices that were made."""
-        return [name for name in ("image_size", "channels", "skip_bad", "label", "levels") if getattr(self, name)]
+        return [
+            name for name in ("image_size", "channels", "skip_bad", "label", "levels") if getattr(self, name)
+        ]
 
 
 @dataclass(frozen=True)

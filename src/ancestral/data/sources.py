@@ -19,6 +19,7 @@ from ancestral.data.dataset import Augmentation, Binarize, Dataset, Split
 from ancestral.data.raw import Array, Kind, Raw, Reading
 from ancestral.data.readers import arrays, builtin, folder, hub, idx, tables
 from ancestral.data.readers.builtin import SOURCES
+from ancestral.data.readers.imagefiles.listing import has_image
 from ancestral.data.rows import Examples, pieces
 
 KINDS: tuple[Kind, ...] = (builtin.KIND, hub.KIND, idx.KIND, arrays.KIND, tables.KIND, folder.KIND)
@@ -132,7 +133,9 @@ def _labels_alike(name: str, parts: dict[str, Checked]) -> tuple[dict[str, Check
         if labelled:
             notes.append(f"the {part} part of {name!r} has no labels; those of the training part are read.")
         else:
-            notes.append(f"the labels of the {part} part of {name!r} are not read: the training part has none.")
+            notes.append(
+                f"the labels of the {part} part of {name!r} are not read: the training part has none."
+            )
             parts = {**parts, part: replace(parts[part], labels=None)}
     return parts, notes
 
@@ -180,7 +183,9 @@ def _on_bits(dataset: Dataset, binarize: Binarize, *, of_run: bool) -> list[str]
     low, high = _span(x, middle)
     where = f"the values of {dataset.name!r} run from {low} to {high} of {levels} grey levels"
     if high <= middle:
-        most = "every bit would be 0" if binarize == "threshold" else f"P(bit = 1) ≤ {high / (levels - 1):.2g}"
+        most = (
+            "every bit would be 0" if binarize == "threshold" else f"P(bit = 1) ≤ {high / (levels - 1):.2g}"
+        )
         if of_run:
             return [f"{where} of the run: {most}."]
         raise ValueError(
@@ -243,7 +248,7 @@ def _augmented(data: Dataset, augment: tuple[Augmentation, ...]) -> Dataset:
 
 
 def _read(source: str, reading: Reading) -> Raw:
-    kind = _kind(source)
+    kind, notes = _kind(source)
     if unknown := [name for name in reading.chosen if name not in kind.choices]:
         wanted = [other.expects for other in KINDS if unknown[0] in other.choices]
         raise ValueError(
@@ -251,14 +256,7 @@ def _read(source: str, reading: Reading) -> Raw:
             f"{f', or give {chr(32).join(wanted)}' if wanted else ''}."
         )
     raw = kind.read(_path(source), reading)
-    if source in SOURCES and os.path.lexists(source):
-        kept = "folder" if os.path.isdir(source) else "file"
-        note = (
-            f"{source!r} is the built-in data set, and there is a {kept} of that name here, which is not read. To "
-            f"read it, give ./{source}."
-        )
-        return replace(raw, notes=(*raw.notes, note))
-    return raw
+    return replace(raw, notes=(*raw.notes, *notes)) if notes else raw
 
 
 def _stated(raw: Raw, reading: Reading) -> Raw:
@@ -268,7 +266,10 @@ def _stated(raw: Raw, reading: Reading) -> Raw:
         return raw
     notes = raw.notes
     if raw.levels not in (None, reading.levels):
-        notes = (*notes, f"{raw.name!r} states {raw.levels} grey levels; {reading.levels} are used, as stated.")
+        notes = (
+            *notes,
+            f"{raw.name!r} states {raw.levels} grey levels; {reading.levels} are used, as stated.",
+        )
     return replace(raw, levels=reading.levels, levels_origin="as stated", notes=notes)
 
 
@@ -277,12 +278,19 @@ def _path(source: str) -> str:
     return os.path.expanduser(source)
 
 
-def _kind(source: str) -> Kind:
-    """The kind that reads a source, or a ``ValueError`` that says what it could have been."""
+def _kind(source: str) -> tuple[Kind, list[str]]:
+    """The kind that reads a source, and notes on what else could have been meant.
+
+    Raises ``ValueError`` that says what the source could have been, or lists the choices.
+    """
     place = _path(source)
-    for kind in KINDS:
-        if source.strip() and kind.matches(place):
-            return kind
+    matching = (kind for kind in KINDS if source.strip() and kind.matches(place))
+    if (first := next(matching, None)) is not None:
+        if first is builtin.KIND:
+            return first, _on_namesake(source)
+        if first is not folder.KIND and os.path.isdir(place) and folder.KIND in matching:
+            return _beside_images(first, place)
+        return first, []
     path = Path(place)
     allowed = f"A source is {'; or '.join(kind.expects for kind in KINDS)}."
     if not source.strip():
@@ -297,6 +305,36 @@ def _kind(source: str) -> Kind:
         f"there is no data source {source!r}: no built-in of that name and no such file."
         f"{_near(path, source)} {allowed}"
     )
+
+
+def _on_namesake(source: str) -> list[str]:
+    if not os.path.lexists(source):
+        return []
+    found = "folder" if os.path.isdir(source) else "file"
+    return [
+        f"{source!r} is the built-in data set. There is a {found} of that name here, which is not read; to read "
+        f"it, give ./{source}."
+    ]
+
+
+def _beside_images(kind: Kind, place: str) -> tuple[Kind, list[str]]:
+    """The kind that reads a folder of images that ``kind`` could read as well."""
+    if kind is idx.KIND:
+        if idx.has_training_images(place):
+            return kind, [f"{place!r} also holds image files, which are not read: its IDX files are."]
+        return folder.KIND, []
+    with os.scandir(place) as entries:
+        names = sorted(entry.name for entry in entries if tables.KIND.matches(entry.path))
+    if has_image(place, deep=False):
+        raise ValueError(
+            f"the folder {place!r} holds both images and tables ({', '.join(names[:5])}). To read a table, "
+            f"give it: {os.path.join(place, names[0])}; to read the images, put them into a folder of their "
+            "class or part."
+        )
+    return folder.KIND, [
+        f"{place!r} also holds tables, which are not read: its images are. To read a table, give it: "
+        f"{os.path.join(place, names[0])}."
+    ]
 
 
 def _near(path: Path, source: str) -> str:

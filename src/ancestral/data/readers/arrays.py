@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import tokenize
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ancestral.data.raw import Array, Kind, Raw
+from ancestral.data.readers.splits import part_of
 
 # What NumPy and zipfile raise for damaged files; NumPy reads a .npy's header with Python's tokenizer.
 _UNREADABLE = (
@@ -25,30 +26,15 @@ _UNREADABLE = (
 )
 
 
-@dataclass(frozen=True)
-class Layout:
-    """One convention for the names of the arrays in a .npz."""
-
-    x: str
-    y: str | None = None
-    test_x: str | None = None
-    test_y: str | None = None
-
-    @property
-    def keys(self) -> list[str]:
-        """The names it allows, the examples' first."""
-        return [key for key in (self.x, self.y, self.test_x, self.test_y) if key is not None]
-
-
-LAYOUTS = (
-    Layout("x_train", "y_train", "x_test", "y_test"),
-    Layout("train", test_x="test"),
-    *(Layout(x, y) for x in ("x", "images", "data") for y in ("y", "labels")),
-)
+_EXAMPLES = ("x", "images", "image", "imgs", "data", "samples", "examples")
+_LABELS = ("y", "labels", "label", "targets", "target", "classes")
 _ALLOWED = (
-    "x_train with any of y_train, x_test, y_test; train, with or without test; one of x, images, data, with "
-    "or without one of y, labels; or one array of any name; and beside any of them a whole number `levels`"
+    "x_train with any of y_train, x_test, y_test, x_val, y_val; train, with or without test; one of x, images, "
+    "data, with or without one of y, labels; or one array of any name; and beside any of them a whole number "
+    "`levels`"
 )
+Role = tuple[str, str]
+"""The part, and x or y."""
 
 
 def _read_npy(path: Path) -> Raw:
@@ -81,16 +67,15 @@ def _read_npz(path: Path) -> Raw:
     with np.load(path, allow_pickle=False) as archive:
         parts = {name: _member(archive, name, path) for name in names}
     levels = _levels(parts.pop("levels", None), path)
-    layout = _layout(list(parts), path)
-    part = {key: parts.get(key) for key in layout.keys}
-    train_x = part[layout.x]
-    assert train_x is not None
+    roles = {role: parts[name] for role, name in _roles(list(parts), path).items()}
     return Raw(
         name=path.stem,
-        train_x=train_x,
-        train_labels=part.get(layout.y or ""),
-        test_x=part.get(layout.test_x or ""),
-        test_labels=part.get(layout.test_y or ""),
+        train_x=roles["train", "x"],
+        train_labels=roles.get(("train", "y")),
+        test_x=roles.get(("test", "x")),
+        test_labels=roles.get(("test", "y")),
+        validation_x=roles.get(("validation", "x")),
+        validation_labels=roles.get(("validation", "y")),
         levels=levels,
     )
 
@@ -126,19 +111,45 @@ def _levels(value: Array | None, path: Path) -> int | None:
     return int(value.item())
 
 
-def _layout(keys: list[str], path: Path) -> Layout:
-    """The convention that the names follow."""
-    for layout in LAYOUTS:
-        if layout.x in keys and set(keys) <= set(layout.keys):
-            if layout.test_y in keys and layout.test_x not in keys:
-                raise ValueError(
-                    f"{str(path)!r} holds {layout.test_y} without {layout.test_x}; give both or neither."
-                )
-            return layout
+def _roles(keys: list[str], path: Path) -> dict[Role, str]:
+    """The name of the array in each role: the part, train, validation or test, and x or y."""
     if len(keys) == 1:
-        return Layout(keys[0])
-    found = ", ".join(keys) or "none beside `levels`"
-    raise ValueError(f"the arrays in {str(path)!r} are named {found}; they may be: {_ALLOWED}.")
+        return {("train", "x"): keys[0]}
+    roles: dict[Role, str] = {}
+    for key in keys:
+        role = _role(key)
+        if role is None or role in roles:
+            twice = None if role is None else roles.get(role)
+            what = f"{key!r} is not clear" if twice is None else f"{twice!r} and {key!r} mean the same"
+            raise ValueError(
+                f"the arrays in {str(path)!r} are named {', '.join(keys)}, and {what}; they may be: {_ALLOWED}."
+            )
+        roles[role] = key
+    if ("train", "x") not in roles:
+        found = ", ".join(keys) or "none beside `levels`"
+        raise ValueError(
+            f"the arrays in {str(path)!r} are named {found}, and none holds training examples; they may be: "
+            f"{_ALLOWED}."
+        )
+    for part, kind in roles:
+        if (part, "x") not in roles:
+            raise ValueError(
+                f"{str(path)!r} holds {roles[part, kind]} without the examples of the {part} part; give both or "
+                "neither."
+            )
+    return roles
+
+
+def _role(key: str) -> Role | None:
+    """What an array's name says: x_train, train_images, labels, Test, …; None where it says nothing."""
+    if (part := part_of(key)) and not re.search(r"label|target|(^|[\W_])y([\W_]|$)", key, re.IGNORECASE):
+        return part, "x"
+    words = [word for word in re.split(r"[\W_]+", key.lower()) if word]
+    kinds = [kind for kind, names in (("x", _EXAMPLES), ("y", _LABELS)) for word in words if word in names]
+    parts = [part for word in words if (part := part_of(word))]
+    if len(kinds) != 1 or len(parts) > 1 or len(words) != 1 + len(parts):
+        return None
+    return (parts or ["train"])[0], kinds[0]
 
 
 def _read(source: str) -> Raw:
@@ -150,4 +161,5 @@ KIND = Kind(
     expects="a .npy or .npz file of integer images (N, H, W[, C]) or float vectors (N, D)",
     matches=lambda source: Path(source).suffix.lower() in (".npy", ".npz") and Path(source).is_file(),
     read=lambda source, reading: _read(source),
+    choices=("levels",),
 )

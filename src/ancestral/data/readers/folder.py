@@ -73,8 +73,8 @@ def _left_out(folder: Path, listing: Listing, contents: Contents, reading: Readi
     if contents.doubles and not reading.skip_bad:
         second, first = contents.doubles[0]
         raise ValueError(
-            f"{second!r} and {first!r} are the same file, in different classes or parts: {len(contents.doubles):,} "
-            "files are reached twice. Remove the link, or leave out what is reached a second time: --skip-bad."
+            f"{second!r} and {first!r} are the same file, in different classes or parts: "
+            f"{len(contents.doubles):,} files are reached twice. Remove the link, or leave out what is reached a second time: --skip-bad."
         )
     if listing.bad and not reading.skip_bad:
         path, why = listing.bad[0]
@@ -184,8 +184,9 @@ class _Filling:
             notes.append(f"{self._stacks:,} files hold {self._pages:,} pages; each page is an example.")
         if self._unread:
             notes.append(
-                f"{self._films:,} files hold {self._unread:,} more frames, which are not read: of an animation the "
-                "first is, and of a TIFF all pages of the size and kind of the first that are no copies of others."
+                f"{self._films:,} files hold {self._unread:,} more frames, which are not read: of an "
+                "animation the first is, and of a TIFF all pages of the first one's size and kind, but no "
+                "small copies."
             )
         if self.bad:
             notes.append(

@@ -46,6 +46,9 @@ def _read(source: str, reading: Reading) -> Raw:
         except OtherForm as found:
             form = found.form
     facts = entry.facts
+    counts = {part: len(entry.arrays[f"{part}_x"]) for part in PARTS if f"{part}_x" in entry.arrays}
+    parts = ", ".join(f"{part} ({count:,})" for part, count in counts.items())
+    division = [f"of {place.name!r} are read: {parts}."] if len(counts) > 1 else []
     return Raw(
         name=place.name,
         train_x=entry.arrays["train_x"],
@@ -56,7 +59,7 @@ def _read(source: str, reading: Reading) -> Raw:
         validation_labels=entry.arrays.get("validation_labels"),
         columns=None if facts["columns"] is None else tuple(facts["columns"]),
         class_names=None if facts["class_names"] is None else tuple(facts["class_names"]),
-        notes=tuple(facts["notes"]),
+        notes=(*division, *facts["notes"]),
     )
 
 
@@ -134,8 +137,8 @@ def _splits(place: Place) -> tuple[dict[str, Any], list[str]]:
     named = parts_of(found)
     if several := next((names for names in named.values() if len(names) > 1), None):
         raise ValueError(
-            f"{place.name!r} has the splits {shown(several)}, which are named for the same part. Give {LOCAL}, with "
-            "one of each."
+            f"{place.name!r} has the splits {shown(several)}, which are named for the same part. Give "
+            f"{LOCAL}, with one of each."
         )
     if len(found) == 1 and not named:
         return {"train": next(iter(found.values()))}, []
@@ -145,12 +148,8 @@ def _splits(place: Place) -> tuple[dict[str, Any], list[str]]:
             "that name."
         )
     splits = {part: found[named[part][0]] for part in PARTS if part in named}
-    notes = []
-    if [*splits] != ["train"]:
-        notes.append(f"of {place.name!r} the splits {shown([names[0] for names in named.values()])} are read.")
-    if unused := [name for name in found if name not in [names[0] for names in named.values()]]:
-        notes.append(f"of {place.name!r} the splits {shown(unused)} are not read.")
-    return splits, notes
+    unused = [name for name in found if name not in [names[0] for names in named.values()]]
+    return splits, [f"of {place.name!r} the splits {shown(unused)} are not read."] if unused else []
 
 
 def _features(split: Any) -> dict[str, Any]:

@@ -147,9 +147,7 @@ def resume_run(
     folder = RunFolder.open(Path(path))
     config, training = folder.config, folder.planned(steps)
     source = config.data.source if data is None else data
-    dataset = load_configured(
-        config.data, source=source, run_levels=folder.source_levels, progress=reading
-    )
+    dataset = load_configured(config.data, source=source, run_levels=folder.source_levels, progress=reading)
     if content_hash(dataset) != folder.facts["content"]:
         raise ValueError(
             f"the data at {source} are not those that {folder.path} was trained on. Put the same data "

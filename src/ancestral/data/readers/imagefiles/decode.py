@@ -180,13 +180,15 @@ def _page(
     """One image, (H, W) or (H, W, 3), and what was done to it."""
     remarks = [remark for remark, so in ((CUT, depth.cut), (SCALED, depth.scaled)) if so]
     upright_by_us(image)
+    # A TIFF closes its file when it is loaded; a PNG's EXIF may lie behind its pixels.
+    first = _orientation(image, remarks) if image.format == "TIFF" else None
     if depth.bits == 16:
         values = deep_values(image, file, number, depth)
-        turned = _turned(values, _orientation(image, remarks), remarks)
+        turned = _turned(values, first or _orientation(image, remarks), remarks)
         return _fitted_values(_formed(_over_white(turned, remarks), form), form, remarks), remarks
     image.load()
     image._size = image.im.size  # a TIFF's is that of the image once it is turned
-    upright = _upright(image, _orientation(image, remarks), remarks)
+    upright = _upright(image, first or _orientation(image, remarks), remarks)
     opaque = _opaque(upright, remarks)
     flat = opaque.convert("L" if form.channels == 1 else "RGB")
     pixels = np.asarray(_fitted(flat, form.image_size, remarks))

@@ -47,7 +47,11 @@ def depth_of(image: Any, file: str | Path | IO[bytes]) -> Depth:
         if largest > 255:
             return Depth(16, largest)
         return Depth(_FEW.get(largest, 8), 255, scaled=largest not in (*_FEW, 255))
-    if image.format == "TIFF" and _SIGNED in _tag(image, _SAMPLE_FORMAT) and 8 in _tag(image, _BITS_PER_SAMPLE):
+    if (
+        image.format == "TIFF"
+        and _SIGNED in _tag(image, _SAMPLE_FORMAT)
+        and 8 in _tag(image, _BITS_PER_SAMPLE)
+    ):
         raise BadImage("it holds signed 8-bit values, which Pillow takes for others; store unsigned ones")
     if image.format == "JPEG2000":
         bits = _jpeg_2000_bits(_head(file))

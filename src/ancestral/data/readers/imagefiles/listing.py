@@ -59,8 +59,8 @@ def listed(folder: Path) -> Listing:
     return walk.listing
 
 
-def has_image(folder: str) -> bool:
-    """Whether a file named as an image lies in a folder or in its folders."""
+def has_image(folder: str, *, deep: bool = True) -> bool:
+    """Whether a file named as an image lies in a folder or, if ``deep``, in its folders."""
     seen: set[Identity] = set()
     waiting = [folder]
     while waiting:
@@ -71,6 +71,8 @@ def has_image(folder: str) -> bool:
                 if not _is_folder(entry):
                     if ending(entry.name) in extensions():
                         return True
+                    continue
+                if not deep:
                     continue
                 facts = entry.stat()
                 if (facts.st_dev, facts.st_ino) not in seen:
@@ -168,7 +170,10 @@ class _Walk:
         if ending(entry.name) and ending(entry.name) not in extensions():
             self.listing.others.append((folders, entry.name))
             return
-        why = {errno.ENOENT: "it is a link to a file that is not there", errno.ELOOP: "its links lead in a circle"}
+        why = {
+            errno.ENOENT: "it is a link to a file that is not there",
+            errno.ELOOP: "its links lead in a circle",
+        }
         self.listing.bad.append((entry.path, why.get(error.errno or 0, error.strerror or str(error))))
 
 

@@ -94,7 +94,9 @@ def _chosen(
     for part, (top,) in ((part, named[part]) for part in PARTS if part in named):
         inside = [one for one in listing.images if one.folders[depth : depth + 1] == (top,)]
         if not inside:
-            raise ValueError(f"the folder '{name}/{top}' holds no image. Put images in it, or folders of them.")
+            raise ValueError(
+                f"the folder '{name}/{top}' holds no image. Put images in it, or folders of them."
+            )
         cut = depth + 1
         # Archives repeat the name: test_set/test_set/cats.
         while (again := {one.folders[cut : cut + 1] for one in inside}) and len(again) == 1:
@@ -166,9 +168,7 @@ def _cut(one: Found, count: int) -> Found:
     return Found(one.path, one.folders[count:], one.size, one.changed, one.identity)
 
 
-def _tell_division(
-    parts: dict[str, list[Found]], words: dict[str, str], name: str, notes: list[str]
-) -> None:
+def _tell_division(parts: dict[str, list[Found]], words: dict[str, str], name: str, notes: list[str]) -> None:
     read = [f"{words[part]} {_MEANINGS[part]} ({len(files):,} files)" for part, files in parts.items()]
     notes.append(f"of {name!r} are read: {', '.join(read)}.")
 
