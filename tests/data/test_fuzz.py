@@ -270,7 +270,7 @@ KINDS = {
     "tif": ("L", "RGB", "1", "I;16", "I", "F", "CMYK", "RGBA"), "bmp": ("L", "RGB", "1"), "webp": ("RGB", "RGBA"),
     "pgm": ("L", "I;16"), "ppm": ("RGB",), "tga": ("L", "RGB", "RGBA"), "pcx": ("L", "RGB"), "sgi": ("L", "RGB"),
     "jp2": ("L", "RGB", "I;16"), "ico": ("RGBA",), "avif": ("RGB",), "dds": ("RGB", "RGBA"), "qoi": ("RGB",),
-    "pfm": ("F",), "im": ("L", "RGB", "F"),
+    "pfm": ("F",),
 }  # fmt: skip
 
 
@@ -303,7 +303,7 @@ def odd_image(rng: np.random.Generator) -> Made:
             content[:6] + damaged(content[6:], rng) if rng.random() < 0.7 and ending != "tif" else content
         )
     file = io.BytesIO()
-    names = {"jpg": "JPEG", "tif": "TIFF", "pgm": "PPM", "pfm": "PPM", "jp2": "JPEG2000", "im": "IM"}
+    names = {"jpg": "JPEG", "tif": "TIFF", "pgm": "PPM", "pfm": "PPM", "jp2": "JPEG2000"}
     try:
         image.save(file, names.get(ending, ending.upper()), **more)
     except (OSError, ValueError, KeyError, SystemError, RuntimeError, TypeError):

@@ -153,8 +153,7 @@ def test_names_of_two_splits(tmp_path: Path) -> None:
         ("a", "b"),
         ("x", "images"),
         ("x", "y", "z"),
-        ("x_train", "test"),
-        ("train", "labels"),
+        ("x_train", "train"),
         ("x_test", "y_test"),
     ],
 )
@@ -166,7 +165,7 @@ def test_names_of_no_convention(tmp_path: Path, names: tuple[str, ...]) -> None:
 
 def test_only_levels_and_labels_without_examples(tmp_path: Path) -> None:
     refused(saved(tmp_path, levels=3), "none beside `levels`", "x_train")
-    refused(saved(tmp_path, x_train=GREY, y_test=LABELS), "y_test without x_test")
+    refused(saved(tmp_path, x_train=GREY, y_test=LABELS), "y_test without the examples")
 
 
 @pytest.mark.parametrize(

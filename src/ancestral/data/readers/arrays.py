@@ -64,7 +64,12 @@ def _read_npz(path: Path) -> Raw:
             f"{str(path)!r} holds no arrays. Write it with numpy.savez(path, …); the names of the arrays may "
             f"be: {_ALLOWED}."
         )
-    with np.load(path, allow_pickle=False) as archive:
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except _UNREADABLE as error:
+        # An archive that does not begin as one; NumPy takes it for something else.
+        raise ValueError(f"{str(path)!r} cannot be read: it is damaged. Write it again.") from error
+    with archive:
         parts = {name: _member(archive, name, path) for name in names}
     levels = _levels(parts.pop("levels", None), path)
     roles = {role: parts[name] for role, name in _roles(list(parts), path).items()}

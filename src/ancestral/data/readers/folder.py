@@ -74,7 +74,8 @@ def _left_out(folder: Path, listing: Listing, contents: Contents, reading: Readi
         second, first = contents.doubles[0]
         raise ValueError(
             f"{second!r} and {first!r} are the same file, in different classes or parts: "
-            f"{len(contents.doubles):,} files are reached twice. Remove the link, or leave out what is reached a second time: --skip-bad."
+            f"{len(contents.doubles):,} files are reached twice. Remove the link, or leave out what is "
+            "reached a second time: --skip-bad."
         )
     if listing.bad and not reading.skip_bad:
         path, why = listing.bad[0]
