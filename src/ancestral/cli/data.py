@@ -129,8 +129,9 @@ def _tell(facts: dict[str, Any]) -> None:
     for name, text in lines.items():
         if text:
             print(f"{name:<12} {text}")
-    for note in facts["notes"]:
-        print(f"note         {note}")
+        if name == "test":
+            for note in facts["notes"]:
+                print(f"note         {note}")
     print("with their default options:")
     for name, text in facts["models"].items():
         print(f"  {name:<10} {text}")

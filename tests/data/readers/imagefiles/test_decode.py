@@ -177,19 +177,35 @@ def test_whole_numbers_in_32_bits():
             decode(stored(Image.fromarray((values + wrong).astype(np.int32)), "TIFF"), Form(1, depth=16))
 
 
-def test_a_colour_tiff_of_sixteen_bits():
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("planes", [1, 2])
+def test_a_colour_tiff_of_sixteen_bits(order, packed, planes):
     """Written by hand: Pillow has no mode for it."""
-    values = np.random.default_rng(0).integers(0, 65536, (3, 4, 3)).astype("<u2")
-    body = values.tobytes()
-    entries = [
-        (256, 3, 1, 4), (257, 3, 1, 3), (258, 3, 3, 200), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 300),
-        (277, 3, 1, 3), (278, 3, 1, 3), (279, 4, 1, len(body)),
-    ]  # fmt: skip
-    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
-    head += b"".join(struct.pack("<HHII", *entry) for entry in entries) + struct.pack("<I", 0)
-    content = head.ljust(200, b"\0") + struct.pack("<HHH", 16, 16, 16)
-    found = decode(io.BytesIO(content.ljust(300, b"\0") + body), Form(3, depth=16))
-    np.testing.assert_array_equal(found.pixels[0], values)
+    values = np.random.default_rng(0).integers(0, 65536, (3, 4, 3))
+    body = (values if planes == 1 else np.moveaxis(values, 2, 0)).astype(f"{order}u2").tobytes()
+    strips = [body] if planes == 1 else [body[:24], body[24:48], body[48:]]
+    strips = [zlib.compress(strip) if packed else strip for strip in strips]
+    starts = [300 + sum(map(len, strips[:number])) for number in range(len(strips))]
+    entries = {
+        256: (4,), 257: (3,), 258: (16, 16, 16), 259: (8 if packed else 1,), 262: (2,), 273: tuple(starts),
+        277: (3,), 278: (3,), 279: tuple(map(len, strips)), 284: (planes,),
+    }  # fmt: skip
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(entries))
+    apart = b""
+    for tag, numbers in entries.items():
+        content = struct.pack(f"{order}{len(numbers)}H", *numbers)
+        head += struct.pack(f"{order}HHI", tag, 3, len(numbers))
+        if len(content) > 4:
+            head, apart = head + struct.pack(f"{order}I", 200 + len(apart)), apart + content
+        else:
+            head += content.ljust(4, b"\0")
+    file = io.BytesIO((head.ljust(200, b"\0") + apart).ljust(300, b"\0") + b"".join(strips))
+    if planes == 2:
+        with pytest.raises(BadImage, match="16-bit PNG"):
+            decode(file, Form(3, depth=16))
+    else:
+        np.testing.assert_array_equal(decode(file, Form(3, depth=16)).pixels[0], values)
 
 
 def test_all_pages_of_a_tiff_and_the_first_frame_of_a_film():

@@ -23,7 +23,8 @@ _UPPER = re.compile(r"(RGB|RGBA|RGBX);16([BLN])")
 """Raw modes of which Pillow reads the upper byte of each value."""
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}
 _SIGNED = 2
-_SAMPLE_FORMAT, _BITS_PER_SAMPLE = 339, 258
+_SEPARATE = 2
+_SAMPLE_FORMAT, _BITS_PER_SAMPLE, _PLANES = 339, 258, 284
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,13 @@ def deep_values(image: Any, file: str | Path | IO[bytes], page: int, depth: Dept
         if transparent is not None and (values == transparent).any():
             raise BadImage("it has 16 bits and a transparent value; store it opaque, or in 8 bits")
         return values.astype(np.uint16)
-    if image.format == "PPM" and image.tile[0].codec_name == "ppm":
+    codec, planes = image.tile[0].codec_name, image.format == "TIFF" and _tag(image, _PLANES) == (_SEPARATE,)
+    if image.format == "PPM" and codec == "ppm":
         upper, lower = (_loaded(file, page, "RGB", f"RGB;16{order}", codec="raw") for order in "BL")
-    elif image.tile[0].codec_name in ("zip", "raw", "libtiff") and (kind := _UPPER.fullmatch(raw)):
+    elif codec in ("zip", "raw", "libtiff") and not planes and (kind := _UPPER.fullmatch(raw)):
         upper = _loaded(file, page, image.mode, raw)
         lower = _loaded(file, page, image.mode, f"{kind[1]};16{_SWAPPED[kind[2]]}")
-    elif raw == "LA;16B" and image.tile[0].codec_name == "zip":
+    elif raw == "LA;16B" and codec == "zip":
         four = _loaded(file, page, "RGBA", "RGBA")  # both bytes of grey, then both of opacity
         upper, lower = four[..., [0, 0, 0, 2]], four[..., [1, 1, 1, 3]]
     else:
