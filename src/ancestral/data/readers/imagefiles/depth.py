@@ -64,6 +64,8 @@ def depth_of(image: Any, file: str | Path | IO[bytes]) -> Depth:
         return Depth(1, 255)
     if image.mode[0] in "IF" or (";16" in raw and not raw.startswith("BGR")):
         return Depth(16, DEEPEST)
+    if image.format == "TIFF" and max((8, *_tag(image, _BITS_PER_SAMPLE))) > 8:
+        return Depth(16, DEEPEST)  # in separate planes, whose raw modes do not say it
     if image.mode == "L" and (found := re.match(r"L;([24])", raw)):
         return Depth(int(found[1]), 255)
     return Depth(8, 255)
