@@ -151,8 +151,9 @@ def _fill(
     for part, examples in contents.parts.items():
         labelled = bool(places) and all(one.label is not None for one in examples)
         labels, names = [], []
+        start = len(os.path.join(folder, ""))
         for example, pages in filling.take(part, examples, pool.get()):
-            name = os.path.relpath(example.file.path, folder)
+            name = example.file.path[start:]
             names += [name] if pages == 1 else [f"{name}#{page}" for page in range(pages)]
             if labelled:
                 labels += [places[str(example.label)]] * pages

@@ -137,7 +137,7 @@ def _decoded(image: Any, file: str | Path | IO[bytes], form: Form) -> Decoded:
     if image.width * image.height > (Image.MAX_IMAGE_PIXELS or image.width * image.height):
         raise BadImage(f"{image.width}×{image.height} pixels are more than are safe to read")
     depth = depth_of(image, file)
-    if (suited := _suited(form, depth, grey=_is_grey(image))) != form:
+    if (suited := _suited(form, depth, grey=not form.only_grey or _is_grey(image))) != form:
         raise OtherForm(suited)
     if form.image_size is not None:
         # Of a large JPEG, decode only as finely as is needed: no side comes out under twice the size.
@@ -186,8 +186,9 @@ def _page(
         values = deep_values(image, file, number, depth)
         turned = _turned(values, first or _orientation(image, remarks), remarks)
         return _fitted_values(_formed(_over_white(turned, remarks), form), form, remarks), remarks
-    image.load()
-    image._size = image.im.size  # a TIFF's is that of the image once it is turned
+    if first is not None:
+        image.load()
+        image._size = image.im.size  # a TIFF's own is that of the image once it is turned
     upright = _upright(image, first or _orientation(image, remarks), remarks)
     opaque = _opaque(upright, remarks)
     flat = opaque.convert("L" if form.channels == 1 else "RGB")

@@ -41,9 +41,17 @@ class Depth:
     """Whether the file has more than 8 bits, of which Pillow can read only 8."""
 
 
+_PLAIN = Depth(8, 255)
+_EIGHT = ("L", "LA", "P", "RGB", "RGBA")
+_OTHERWISE = ("PPM", "TIFF", "JPEG2000", "AVIF")
+"""Formats whose raw modes do not say the depth."""
+
+
 def depth_of(image: Any, file: str | Path | IO[bytes]) -> Depth:
     """The depth of an image that is open and not loaded. ``BadImage`` for values that Pillow mistakes."""
     raw, largest = _raw(image)
+    if image.format not in _OTHERWISE and ";" not in raw and image.mode in _EIGHT:
+        return _PLAIN
     if image.format == "PPM" and largest is not None:
         if largest > 255:
             return Depth(16, largest)
@@ -68,7 +76,7 @@ def depth_of(image: Any, file: str | Path | IO[bytes]) -> Depth:
         return Depth(16, DEEPEST)  # in separate planes, whose raw modes do not say it
     if image.mode == "L" and (found := re.match(r"L;([24])", raw)):
         return Depth(int(found[1]), 255)
-    return Depth(8, 255)
+    return _PLAIN
 
 
 def deep_values(image: Any, file: str | Path | IO[bytes], page: int, depth: Depth) -> NDArray[np.uint16]:

@@ -9,6 +9,7 @@ import stat
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ancestral.data.readers.imagefiles.decode import extensions
 
@@ -22,8 +23,7 @@ Identity = tuple[int, int]
 """Device and number of a file or folder, the same by whatever link it is reached."""
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """An image file, before it is read."""
 
     path: str
@@ -100,6 +100,7 @@ def counted(names: list[str]) -> str:
 class _Walk:
     def __init__(self) -> None:
         self.listing = Listing()
+        self._endings = extensions()
         self._seen: set[Identity] = set()
         self._links: list[tuple[os.DirEntry[str], tuple[str, ...], set[Identity]]] = []
 
@@ -153,7 +154,7 @@ class _Walk:
             first = False
 
     def _file(self, entry: os.DirEntry[str], folders: tuple[str, ...]) -> None:
-        if ending(entry.name) not in extensions():
+        if ending(entry.name) not in self._endings:
             self.listing.others.append((folders, entry.name))
             return
         facts = entry.stat()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ancestral.data.readers.imagefiles.listing import Found, Listing, counted
 from ancestral.data.readers.splits import PARTS, part_of, parts_of
@@ -13,8 +14,7 @@ _MEANINGS = {"train": "to train on", "validation": "as the validation part", "te
 _SHOWN = 5
 
 
-@dataclass(frozen=True)
-class Example:
+class Example(NamedTuple):
     """An image file of a part, and its class."""
 
     file: Found
@@ -156,7 +156,7 @@ def _within_classes(
                 "train/CLASS/… and test/CLASS/…."
             )
         kept = (one.folders[0], *one.folders[2:])
-        parts.setdefault(part, []).append(Found(one.path, kept, one.size, one.changed, one.identity))
+        parts.setdefault(part, []).append(one._replace(folders=kept))
     parts = {part: parts[part] for part in PARTS if part in parts}
     words = {part: "CLASS/" + " or CLASS/".join(named[part]) for part in parts}
     _tell_division(parts, words, name, notes)
@@ -165,7 +165,7 @@ def _within_classes(
 
 
 def _cut(one: Found, count: int) -> Found:
-    return Found(one.path, one.folders[count:], one.size, one.changed, one.identity)
+    return one._replace(folders=one.folders[count:])
 
 
 def _tell_division(parts: dict[str, list[Found]], words: dict[str, str], name: str, notes: list[str]) -> None:
@@ -189,20 +189,19 @@ def _labelled(part: str, files: list[Found], name: str, notes: list[str]) -> lis
                 f"{where!r} holds {bare:,} images beside folders of images, so folders are not taken as classes."
             )
         return [Example(one, None) for one in files]
-    forms: dict[str, Counter[str]] = {}
-    examples = []
-    for one in files:
-        label = unicodedata.normalize("NFC", one.folders[0])
-        forms.setdefault(label, Counter())[one.folders[0]] += 1
-        examples.append(Example(one, label))
+    sizes = Counter(one.folders[0] for one in files)
+    labels = {folder: unicodedata.normalize("NFC", folder) for folder in sizes}
+    forms: dict[str, list[int]] = {}
+    for folder, count in sizes.items():
+        forms.setdefault(labels[folder], []).append(count)
     for label, counts in forms.items():
         if len(counts) > 1:
-            each = " and ".join(f"{count:,}" for count in counts.values())
+            each = " and ".join(f"{count:,}" for count in counts)
             notes.append(
                 f"{len(counts)} folders of {where!r} have the name {label!r} in different Unicode forms; their "
                 f"{each} images are one class."
             )
-    return examples
+    return [Example(one, labels[one.folders[0]]) for one in files]
 
 
 def _classes(contents: Contents, name: str) -> tuple[str, ...] | None:
