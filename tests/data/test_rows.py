@@ -22,7 +22,7 @@ IMAGES = {
     "grey": RNG.integers(0, 256, (60, 4, 5), dtype=np.uint8),
     "one channel": RNG.integers(0, 256, (60, 4, 5, 1), dtype=np.uint8),
     "colour": RNG.integers(0, 256, (60, 4, 5, 3), dtype=np.uint8),
-    "16 levels": RNG.integers(0, 16, (60, 4, 5, 4), dtype=np.int64),
+    "200 levels": RNG.integers(0, 200, (60, 4, 5, 4), dtype=np.int64),
     "16 bits": RNG.integers(0, 65536, (60, 4, 5)).astype(">u2"),
 }
 OTHERS = {
@@ -148,7 +148,7 @@ def test_bad_entries_are_named_whichever_piece_they_are_in(tmp_path: Path, bad: 
 def test_the_range_is_that_of_all_pieces(tmp_path: Path) -> None:
     x = np.zeros((60, 4, 5), dtype=np.int64)
     x[55, 3, 4] = 300
-    assert load_data(saved(tmp_path, x)).spec.levels == 65536
+    assert load_data(saved(tmp_path, x)).spec.levels == 512
     x[2, 0, 0] = -3
     with pytest.raises(ValueError, match=r"holds -3; integer data count from 0\. Add 3"):
         load_data(saved(tmp_path, x))

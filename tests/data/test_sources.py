@@ -225,6 +225,7 @@ def test_description_is_json() -> None:
             "validation": 8,
             "test": 20,
             "test_origin": "held out, 20 of 100, seed 0",
+            "validation_origin": "held out, 8 of 80, seed 1",
             "shape": [1, 2, 2],
             "levels": 2,
             "source_levels": 17,

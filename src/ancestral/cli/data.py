@@ -119,7 +119,7 @@ def _tell(facts: dict[str, Any]) -> None:
         "examples": f"{what} (D = {facts['dims']:,})",
         "levels": f"{levels} ({facts['levels_origin']})" if levels else facts["levels_origin"],
         "training": f"{facts['train']:,}",
-        "validation": f"{facts['validation']:,}, held out of the training part",
+        "validation": ", ".join(filter(None, [f"{facts['validation']:,}", facts["validation_origin"]])),
         "test": f"{facts['test']:,}, {facts['test_origin']}",
         "labels": _counted(facts["classes"]),
         "columns": ", ".join(facts["columns"] or []),
@@ -129,8 +129,9 @@ def _tell(facts: dict[str, Any]) -> None:
     for name, text in lines.items():
         if text:
             print(f"{name:<12} {text}")
-    for note in facts["notes"]:
-        print(f"note         {note}")
+        if name == "test":
+            for note in facts["notes"]:
+                print(f"note         {note}")
     print("with their default options:")
     for name, text in facts["models"].items():
         print(f"  {name:<10} {text}")

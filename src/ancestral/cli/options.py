@@ -35,6 +35,8 @@ class DataChoices:
     """Image files: leave out, count and list those that cannot be read, in place of stopping."""
     label: str | None = None
     """Tables and hf: the column that holds the class, in whole numbers or text; it is not modelled."""
+    levels: int | None = None
+    """Integer images: the number of grey levels, 0 … N − 1; by default what their type and values say."""
     augment: tuple[Augmentation, ...] = ()
     """Of training images, when they are drawn: flip mirrors half of them from left to right, shift moves each
     by up to an eighth of its side. Never of those that are evaluated on."""

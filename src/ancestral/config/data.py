@@ -31,6 +31,8 @@ class DataConfig:
     """Image files: leave out, count and list those that cannot be read, in place of stopping."""
     label: str | None = None
     """Tables and hf: the column that holds the class, in whole numbers or text; it is not modelled."""
+    levels: int | None = None
+    """Integer images: the number of grey levels, 0 … N − 1; by default what their type and values say."""
     augment: tuple[Augmentation, ...] = ()
     """Of training images, when they are drawn: flip mirrors half of them from left to right, shift moves each
     by up to an eighth of its side. Never of those that are evaluated on."""
@@ -46,6 +48,8 @@ class DataConfig:
         checks.number("validation", self.validation, low=0.0, high=0.5)
         if self.image_size is not None:
             checks.integer("image_size", self.image_size, low=1, high=1 << 14)
+        if self.levels is not None:
+            checks.integer("levels", self.levels, low=2, high=1 << 16)
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels is {self.channels}; it must be 1 (grey) or 3 (colour).")
         for name in self.augment:

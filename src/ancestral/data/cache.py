@@ -67,7 +67,7 @@ class Draft:
 
 @contextlib.contextmanager
 def _room(folder: Path) -> Iterator[None]:
-    """Tell a cache that cannot be written from data that cannot be read."""
+    """Say of an entry that cannot be written that it is the cache, and not the data."""
     try:
         yield
     except OSError as error:
@@ -120,8 +120,14 @@ def cache_folder() -> Path:
     """Where entries are; it need not exist yet."""
     if given := os.environ.get("ANCESTRAL_CACHE"):
         return Path(given).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "ancestral"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "ancestral"
+    try:
+        return Path.home() / ".cache" / "ancestral"
+    except RuntimeError as error:
+        raise ValueError(
+            f"there is no folder for the cache ({error}). Name one: ANCESTRAL_CACHE=/path/with/room."
+        ) from error
 
 
 def cached(key: str, write: Callable[[Draft], dict[str, Any]]) -> Entry:
@@ -136,7 +142,8 @@ def cached(key: str, write: Callable[[Draft], dict[str, Any]]) -> Entry:
         with _draft(folder) as place:
             with Draft(place) as draft:
                 facts = write(draft)
-            (place / "entry.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            with _room(place):
+                (place / "entry.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
             with contextlib.suppress(OSError):  # someone else's is there already
                 place.rename(folder)
     return _open(folder)
@@ -144,12 +151,14 @@ def cached(key: str, write: Callable[[Draft], dict[str, Any]]) -> Entry:
 
 @contextlib.contextmanager
 def _draft(folder: Path) -> Iterator[Path]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _room(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     for old in folder.parent.glob("draft-*"):
         with contextlib.suppress(OSError):
             if time.time() - max(path.stat().st_mtime for path in (old, *old.iterdir())) > _ABANDONED:
                 shutil.rmtree(old)
-    place = Path(tempfile.mkdtemp(prefix="draft-", dir=folder.parent))
+    with _room(folder):
+        place = Path(tempfile.mkdtemp(prefix="draft-", dir=folder.parent))
     try:
         yield place
     finally:

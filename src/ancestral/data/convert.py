@@ -13,7 +13,8 @@ from ancestral.data.rows import Rows, stored_pieces
 
 MAX_LEVELS = 65_536
 """The most values an integer entry can take, 16 bits."""
-_ROUND_LEVELS = (2, 16, 256, MAX_LEVELS)
+_BYTE = 256
+_OF_RUN = "those of the run"
 _CHANNELS = (1, 3, 4)
 _MAX_LABEL = 2**31 - 1
 
@@ -26,23 +27,37 @@ class Checked:
     labels: Array | None
 
 
-def convert(raw: Raw) -> tuple[Checked, Checked | None, int | None, str]:
-    """The training part, the test part if there is one, the number of levels and where it comes from.
+@dataclass(frozen=True)
+class GreyLevels:
+    """How many values an integer entry can take, and how that is known."""
+
+    count: int | None
+    """None for real numbers."""
+    origin: str
+    of_run: bool = False
+    """Whether they are those of a run, and not of the data."""
+    notes: tuple[str, ...] = ()
+
+
+def convert(raw: Raw) -> tuple[dict[str, Checked], GreyLevels]:
+    """The parts that there are, train, validation and test, and their grey levels.
 
     Integers become uint8 where they fit and int32 otherwise, with the channels first; floats become
-    float32. They do when they are read: here an array is only looked through, a piece at a time. Levels
-    that a source does not state are 2 for bool, 256 for uint8, and for other integers the first of 2, 16,
-    256 and 65536 that holds both parts. Raises ``ValueError``, naming the part, for arrays that are
-    neither integer images nor float vectors, for values out of range, and for labels that do not go with
-    them.
+    float32. They do when they are read: here an array is only looked through, a piece at a time. Grey levels
+    that a source does not state are 2 where only 0 and 1 occur, else 256 for 8-bit types, and for other
+    integers the smallest power of two, at least 256, above the largest value of all parts. Raises
+    ``ValueError``, naming the part, for arrays that are neither integer images nor float vectors, for values
+    out of range, and for labels that do not go with them.
     """
-    parts = {f"the training array of {raw.name!r}": raw.train_x}
-    if raw.test_x is not None:
-        parts[f"the test array of {raw.name!r}"] = raw.test_x
+    words = {"train": "training", "validation": "validation", "test": "test"}
+    found = {"train": raw.train_x, "validation": raw.validation_x, "test": raw.test_x}
+    labels = {"train": raw.train_labels, "validation": raw.validation_labels, "test": raw.test_labels}
+    arrays = {part: x for part, x in found.items() if x is not None}
+    parts = {f"the {words[part]} array of {raw.name!r}": x for part, x in arrays.items()}
     for where, x in parts.items():
         _check_kind(x, where)
-    if raw.test_x is not None:
-        _check_alike(raw)
+    for part, x in arrays.items():
+        _check_alike(raw, x, words[part])
     if raw.train_x.dtype.kind == "f":
         if raw.levels is not None:
             raise ValueError(
@@ -51,16 +66,19 @@ def convert(raw: Raw) -> tuple[Checked, Checked | None, int | None, str]:
             )
         for where, x in parts.items():
             _check_finite(x, where)
-        levels, origin, dtype = None, "real numbers have none", torch.float32
+        levels, dtype = GreyLevels(None, "real numbers have none"), torch.float32
     else:
-        levels, origin = _levels(raw, parts)
-        dtype = torch.uint8 if levels <= 256 else torch.int32
-    xs = [Rows(x, dtype, np.arange(len(x))) for x in parts.values()]
-    train = Checked(xs[0], _labels(raw.train_labels, len(raw.train_x), f"training labels of {raw.name!r}"))
-    if raw.test_x is None:
-        return train, None, levels, origin
-    test = Checked(xs[1], _labels(raw.test_labels, len(raw.test_x), f"test labels of {raw.name!r}"))
-    return train, test, levels, origin
+        levels = _levels(raw, parts)
+        assert levels.count is not None
+        dtype = torch.uint8 if levels.count <= _BYTE else torch.int32
+    checked = {
+        part: Checked(
+            Rows(x, dtype, np.arange(len(x))),
+            _labels(labels[part], len(x), f"{words[part]} labels of {raw.name!r}"),
+        )
+        for part, x in arrays.items()
+    }
+    return checked, levels
 
 
 def _check_kind(x: Array, where: str) -> None:
@@ -91,18 +109,17 @@ def _check_kind(x: Array, where: str) -> None:
         raise ValueError(f"{where} has shape {x.shape}: it holds nothing. Give at least one example.")
 
 
-def _check_alike(raw: Raw) -> None:
-    assert raw.test_x is not None
-    train, test = raw.train_x, raw.test_x
-    if (train.dtype.kind == "f") != (test.dtype.kind == "f"):
+def _check_alike(raw: Raw, x: Array, part: str) -> None:
+    train = raw.train_x
+    if (train.dtype.kind == "f") != (x.dtype.kind == "f"):
         raise ValueError(
-            f"the training array of {raw.name!r} has type {train.dtype} and the test array {test.dtype}; "
+            f"the training array of {raw.name!r} has type {train.dtype} and the {part} array {x.dtype}; "
             "both must hold integers or both floats."
         )
-    if train.shape[1:] != test.shape[1:]:
+    if train.shape[1:] != x.shape[1:]:
         raise ValueError(
-            f"the training examples of {raw.name!r} have shape {train.shape[1:]} and the test examples "
-            f"{test.shape[1:]}; they must be of one shape."
+            f"the training examples of {raw.name!r} have shape {train.shape[1:]} and the {part} examples "
+            f"{x.shape[1:]}; they must be of one shape."
         )
 
 
@@ -124,13 +141,15 @@ def _check_finite(x: Array, where: str) -> None:
         )
 
 
-def _levels(raw: Raw, parts: dict[str, Array]) -> tuple[int, str]:
-    """How many values an integer entry can take, and how that is known."""
-    types = {x.dtype for x in parts.values()}
-    if raw.levels is None and types == {np.dtype(bool)}:
-        return 2, "the type bool"
+def _levels(raw: Raw, parts: dict[str, Array]) -> GreyLevels:
+    types, run = {x.dtype for x in parts.values()}, raw.run_levels
+    if raw.levels is None and types == {np.dtype(bool)} and run is None:
+        return GreyLevels(2, "the type bool")
     if raw.levels is None and types == {np.dtype(np.uint8)}:
-        return 256, "the type uint8"
+        if run is not None and run >= _BYTE:
+            return GreyLevels(run, _OF_RUN, of_run=True)
+        if run is None or max(_range(x)[1] for x in parts.values()) >= run:
+            return _byte_levels(raw.name, list(parts.values()))
     largest = 0
     for where, x in parts.items():
         low, high = _range(x)
@@ -148,9 +167,49 @@ def _levels(raw: Raw, parts: dict[str, Array]) -> tuple[int, str]:
                 f"{raw.name!r} holds {largest}, and levels = {raw.levels} allows 0 to {raw.levels - 1}. Give "
                 f"levels = {largest + 1} or more."
             )
-        return raw.levels, "given with the data"
-    levels = next(n for n in _ROUND_LEVELS if n > largest)
-    return levels, f"the largest value, {largest}, rounded up"
+        return GreyLevels(raw.levels, raw.levels_origin)
+    if run is not None and largest < run:
+        few = (f"the values of {raw.name!r} run to {largest} of the {run} grey levels of the run.",)
+        return GreyLevels(run, _OF_RUN, of_run=True, notes=few if largest < run // 2 else ())
+    if largest <= 1:
+        return GreyLevels(2, "only 0 and 1 occur")
+    levels = max(_BYTE, 1 << largest.bit_length())
+    return GreyLevels(
+        levels, f"the largest value, {largest}, rounded up", notes=_few(raw.name, levels, largest)
+    )
+
+
+def _byte_levels(name: str, arrays: list[Array]) -> GreyLevels:
+    """Of 8-bit values. They are looked through as far as it takes to see that they use their range."""
+    largest, between = 0, False
+    for x in arrays:
+        for _, piece in stored_pieces(x):
+            high = max(largest, int(piece.max()))
+            # Beside 0 and the largest value, the largest of the pieces before is a third.
+            between = between or 0 < largest < high or bool(((piece != 0) & (piece != high)).any())
+            largest = high
+            if between and largest >= _BYTE // 2:
+                return GreyLevels(_BYTE, "the type uint8")
+    if largest <= 1:
+        return GreyLevels(2, "only 0 and 1 occur")
+    if not between:
+        more = f" --levels {largest + 1}" if largest < _BYTE // 2 else ""
+        note = (
+            f"of the 256 grey levels of {name!r} only 0 and {largest} occur; they can be read as bits: "
+            f"--binarize threshold{more}."
+        )
+        return GreyLevels(_BYTE, "the type uint8", notes=(note,))
+    return GreyLevels(_BYTE, "the type uint8", notes=_few(name, _BYTE, largest))
+
+
+def _few(name: str, levels: int, largest: int) -> tuple[str, ...]:
+    """A note where less than half of the grey levels occur."""
+    if largest >= levels // 2:
+        return ()
+    return (
+        f"the values of {name!r} run to {largest} of {levels} grey levels. If no larger ones can occur, state "
+        f"the number: --levels {largest + 1} (Reading(levels={largest + 1}) in Python).",
+    )
 
 
 def _range(x: Array) -> tuple[int, int]:

@@ -27,6 +27,8 @@ from ancestral.data.rows import Examples, Rows, pieces
 Binarize = Literal["none", "dynamic", "threshold"]
 Augmentation = Literal["flip", "shift"]
 SPLITS = ("train", "validation", "test")
+GIVEN = "given with the data"
+"""The origin of a part that is not held out."""
 SUBSET_SEED = 2
 """The seed that chooses n examples of a split."""
 
@@ -117,6 +119,8 @@ class Dataset:
     test: Split
     test_origin: str
     """``given with the data`` or ``held out, N of M, seed S``."""
+    validation_origin: str = ""
+    """The same of the validation part; empty without one."""
     binarize: Binarize = "none"
     source_levels: int | None = None
     """The number of levels before binarisation; None for real numbers."""
@@ -209,6 +213,7 @@ class Dataset:
             "validation": 0 if self.validation is None else len(self.validation),
             "test": len(self.test),
             "test_origin": self.test_origin,
+            "validation_origin": self.validation_origin,
             "shape": list(self.spec.shape),
             "levels": self.spec.levels,
             "source_levels": self.source_levels,

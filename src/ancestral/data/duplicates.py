@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ancestral.data import rows
-from ancestral.data.dataset import Dataset, Split
+from ancestral.data.dataset import GIVEN, Dataset, Split
 from ancestral.data.raw import Array, Raw
 
 _SEED = 5
@@ -42,7 +42,8 @@ def on_copies(data: Dataset, raw: Raw, *, deduplicate: bool) -> Dataset:
     """
     train = _part(data.train, raw.train_x)
     test = _part(data.test, raw.train_x if raw.test_x is None else raw.test_x)
-    held = None if data.validation is None else _part(data.validation, raw.train_x)
+    validation_x = raw.validation_x if data.validation_origin == GIVEN else raw.train_x
+    held = None if data.validation is None or validation_x is None else _part(data.validation, validation_x)
     if deduplicate:
         return _without_copies(data, train, held, test)
     copies = {"test": int(occurs_in(test, train).sum())}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ancestral.data.dataset import Dataset, Split
+from ancestral.data.dataset import GIVEN, Dataset, Split
 from ancestral.data.raw import Array, Raw, name_at
 
 
@@ -15,10 +15,14 @@ def identified(data: Dataset, raw: Raw) -> Dataset:
     held = data.validation
     from_test = raw.test_x is not None
     test = (raw.test_names, raw.test_keys) if from_test else (raw.train_names, raw.train_keys)
+    from_held = data.validation_origin == GIVEN
+    validation = (
+        (raw.validation_names, raw.validation_keys) if from_held else (raw.train_names, raw.train_keys)
+    )
     return replace(
         data,
         train=_named(data.train, raw.train_names, raw.train_keys),
-        validation=None if held is None else _named(held, raw.train_names, raw.train_keys),
+        validation=None if held is None else _named(held, *validation),
         test=_named(data.test, *test),
     )
 

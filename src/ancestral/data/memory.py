@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ancestral.data.raw import Array, Raw
-from ancestral.data.readers.arrays import layout_of
+from ancestral.data.readers.arrays import roles_of
 
 Source = str | os.PathLike[str] | Tensor | Array | tuple[Any, Any] | Mapping[str, Any]
 """What ``load_data`` reads."""
@@ -43,23 +43,28 @@ def raw_of(source: Any) -> Raw:
 
 def _mapped(parts: dict[str, Any]) -> Raw:
     levels = parts.pop("levels", None)
-    layout = layout_of(list(parts), "in memory")
+    roles = roles_of(list(parts), "in memory")
 
-    def part(name: str | None, *, labels: bool = False) -> Array | None:
-        if name is None or parts.get(name) is None:
+    def part(name: str, kind: str = "x") -> Array | None:
+        key = roles.get((name, kind))
+        if key is None or parts[key] is None:
             return None
-        return _labels(parts[name], repr(name)) if labels else _array(parts[name], repr(name))
+        return _labels(parts[key], repr(key)) if kind == "y" else _array(parts[key], repr(key))
 
-    train_x = part(layout.x)
+    train_x = part("train")
     if train_x is None:
-        raise TypeError(f"{layout.x!r} is None; it must be a tensor or an array. Give the examples.")
+        raise TypeError(
+            f"{roles['train', 'x']!r} is None; it must be a tensor or an array. Give the examples."
+        )
     return Raw(
         NAME,
         train_x,
-        part(layout.y, labels=True),
-        part(layout.test_x),
-        part(layout.test_y, labels=True),
+        part("train", "y"),
+        part("test"),
+        part("test", "y"),
         levels=None if levels is None else int(levels),
+        validation_x=part("validation"),
+        validation_labels=part("validation", "y"),
     )
 
 

@@ -44,9 +44,19 @@ class Raw:
     train_keys: Array | None = None
     """The entry of each training example in the key column (``named``), where one was chosen."""
     test_keys: Array | None = None
+    validation_x: Array | None = None
+    """The validation part that comes with the data; None has one held out."""
+    validation_labels: Array | None = None
+    validation_names: Array | None = None
+    validation_keys: Array | None = None
+    levels_origin: str = "given with the data"
+    """Where ``levels`` is from."""
+    run_levels: int | None = None
+    """The grey levels of the run that the data are for, which those that state none have, where they fit."""
 
     def __post_init__(self) -> None:
         assert self.test_x is not None or self.test_labels is None
+        assert self.validation_x is not None or self.validation_labels is None
 
 
 def named(names: Iterable[str]) -> Array:
@@ -77,20 +87,26 @@ class Reading:
     columns: tuple[str, ...] | None = None
     """The columns of a table that are modelled, in this order; None for all. A label and a key need not be
     there then."""
+    levels: int | None = None
+    """The number of grey levels; None for what the values say."""
+    run_levels: int | None = None
+    """The grey levels of the run that the data are for: data that state none have them, where they fit."""
     progress: Callable[[int, int], None] = lambda done, total: None
     """Told how many of how many parts of a long job are done."""
 
     @property
     def options(self) -> dict[str, Any]:
         """The choices by name, as a run stores them."""
-        unstored = ("progress", "columns")
+        unstored = ("progress", "columns", "run_levels")
         return {part.name: getattr(self, part.name) for part in fields(self) if part.name not in unstored}
 
     @property
     def chosen(self) -> list[str]:
         """The names of the choices that were made."""
         return [
-            name for name in ("image_size", "channels", "skip_bad", "label", "key") if getattr(self, name)
+            name
+            for name in ("image_size", "channels", "skip_bad", "label", "key", "levels")
+            if getattr(self, name)
         ]
 
 

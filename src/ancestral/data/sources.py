@@ -14,15 +14,16 @@ from ancestral._internal import checks
 from ancestral.core.spec import DataSpec
 from ancestral.data.augment import AUGMENTATIONS
 from ancestral.data.bits import FixedBits, binarized, threshold_bits
-from ancestral.data.convert import Checked, convert
-from ancestral.data.dataset import Augmentation, Binarize, Dataset, Split
+from ancestral.data.convert import MAX_LEVELS, Checked, convert
+from ancestral.data.dataset import GIVEN, Augmentation, Binarize, Dataset, Split
 from ancestral.data.duplicates import on_copies
 from ancestral.data.identity import identified
 from ancestral.data.memory import Source, in_memory, raw_of
 from ancestral.data.raw import Array, Kind, Raw, Reading
 from ancestral.data.readers import arrays, builtin, folder, hub, idx, tables
 from ancestral.data.readers.builtin import SOURCES
-from ancestral.data.rows import Examples
+from ancestral.data.readers.imagefiles.listing import has_image
+from ancestral.data.rows import Examples, pieces
 
 KINDS: tuple[Kind, ...] = (builtin.KIND, hub.KIND, idx.KIND, arrays.KIND, tables.KIND, folder.KIND)
 """The kinds of sources, the first that matches reads. A new kind is a file and a line here."""
@@ -37,6 +38,8 @@ VALIDATION_SEED = 1
 """The seed that chooses those rows."""
 MAPPED_ABOVE = 2**30
 """Bytes of examples above which an array in a file stays there, to be read as it is needed."""
+_RARE = 0.01
+"""The share of bits below which their number is reported."""
 
 
 def load_data(
@@ -90,7 +93,7 @@ def load_data(
     # Before a large file is read.
     _check_options(binarize, validation)
     try:
-        raw = _read(name, reading or Reading())
+        raw = _stated(_read(name, reading or Reading()), reading or Reading())
     except OSError as error:
         raise ValueError(f"the data source {name!r} cannot be read: {error.strerror or error}.") from error
     data = assemble(raw, binarize=binarize, validation=validation, deduplicate=deduplicate)
@@ -111,7 +114,9 @@ def assemble(
 ) -> Dataset:
     """Check the arrays of ``raw``, split them as ``load_data`` states, and binarise them if asked."""
     _check_options(binarize, validation)
-    train, test, source_levels, levels_origin = convert(raw)
+    parts, levels = convert(raw)
+    parts, notes = _labels_alike(raw.name, parts)
+    train, test, held = parts["train"], parts.get("test"), parts.get("validation")
     rows = np.arange(len(train.x))
     if test is None:
         count = max(1, round(TEST_SHARE * len(rows)))
@@ -119,10 +124,15 @@ def assemble(
         rows, test_rows = _hold_out(rows, count, TEST_SEED)
         test_split = _take(train, test_rows)
     else:
-        test_origin = "given with the data"
+        test_origin = GIVEN
         test_split = _take(test, np.arange(len(test.x)))
-    count = min(MAX_VALIDATION, max(1, round(validation * len(rows)))) if validation > 0 else 0
-    rows, validation_rows = _hold_out(rows, count, VALIDATION_SEED)
+    if held is None or validation == 0:
+        count = min(MAX_VALIDATION, max(1, round(validation * len(rows)))) if validation > 0 else 0
+        rows, held_rows = _hold_out(rows, count, VALIDATION_SEED)
+        held_split = _take(train, held_rows) if count else None
+        held_origin = f"held out, {count} of {len(rows) + count}, seed {VALIDATION_SEED}" if count else ""
+    else:
+        count, held_split, held_origin = 0, _take(held, np.arange(len(held.x))), GIVEN
     if len(rows) < 2:
         raise ValueError(
             f"{raw.name!r} has too few examples: of {len(train.x)}, {len(test_split) if test is None else 0} "
@@ -131,19 +141,49 @@ def assemble(
         )
     dataset = Dataset(
         name=raw.name,
-        spec=DataSpec(tuple(train.x.shape[1:]), source_levels),
+        spec=DataSpec(tuple(train.x.shape[1:]), levels.count),
         train=_take(train, rows),
-        validation=_take(train, validation_rows) if count else None,
+        validation=held_split,
+        validation_origin=held_origin,
         test=test_split,
         test_origin=test_origin,
-        source_levels=source_levels,
-        levels_origin=levels_origin,
+        source_levels=levels.count,
+        levels_origin=levels.origin,
         columns=raw.columns,
         class_names=raw.class_names,
-        notes=raw.notes,
+        notes=(*raw.notes, *notes, *_on_validation(raw.name, held, validation)),
     )
     dataset = on_copies(identified(dataset, raw), raw, deduplicate=deduplicate)
-    return dataset if binarize == "none" else _binarized(dataset, binarize)
+    if binarize == "none":
+        return replace(dataset, notes=(*dataset.notes, *levels.notes))
+    checked = replace(dataset, notes=(*dataset.notes, *_on_bits(dataset, binarize, of_run=levels.of_run)))
+    return _binarized(checked, binarize)
+
+
+def _labels_alike(name: str, parts: dict[str, Checked]) -> tuple[dict[str, Checked], list[str]]:
+    """The parts without labels that the training part does not have, and what there is to say of labels."""
+    notes = []
+    labelled = parts["train"].labels is not None
+    for part in ("validation", "test"):
+        if part not in parts or (parts[part].labels is not None) == labelled:
+            continue
+        if labelled:
+            notes.append(f"the {part} part of {name!r} has no labels; those of the training part are read.")
+        else:
+            notes.append(
+                f"the labels of the {part} part of {name!r} are not read: the training part has none."
+            )
+            parts = {**parts, part: replace(parts[part], labels=None)}
+    return parts, notes
+
+
+def _on_validation(name: str, held: Checked | None, validation: float) -> list[str]:
+    if held is None:
+        return []
+    count = f"the validation part of {name!r}, {len(held.x):,} examples,"
+    if validation == 0:
+        return [f"{count} is not used: validation is 0."]
+    return [f"{count} is used, and nothing is held out of the training part for it."]
 
 
 def _check_options(binarize: str, validation: float) -> None:
@@ -182,35 +222,34 @@ def load_whole(
     part. Raises ``ValueError`` as ``load_data``, and for a column that is missing.
     """
     try:
-        raw = _read(source, replace(reading, columns=columns))
+        reading = replace(reading, columns=columns, levels=None, run_levels=levels)
+        raw = _stated(_read(source, reading), reading)
     except OSError as error:
         raise ValueError(f"the data source {source!r} cannot be read: {error.strerror or error}.") from error
     if raw.test_x is not None:
         return None
     raw = _with_classes(_with_columns(raw, columns), class_names)
-    if raw.train_x.dtype.kind in "biu":
-        raw = raw if levels is None else replace(raw, levels=levels)
-        if channels == 3 and raw.train_x.ndim == 3:
-            raw = replace(raw, train_x=np.repeat(raw.train_x[..., None], 3, axis=3))
+    if raw.train_x.dtype.kind in "biu" and channels == 3 and raw.train_x.ndim == 3:
+        raw = replace(raw, train_x=np.repeat(raw.train_x[..., None], 3, axis=3))
     return whole(raw, binarize=binarize)
 
 
 def whole(raw: Raw, *, binarize: Binarize = "none") -> Dataset:
     """All examples of ``raw``, which has no test part, as the test part."""
-    train, _, source_levels, levels_origin = convert(raw)
-    everything = _take(train, np.arange(len(train.x)))
+    parts, levels = convert(raw)
+    everything = _take(parts["train"], np.arange(len(parts["train"].x)))
     dataset = Dataset(
         name=raw.name,
-        spec=DataSpec(tuple(train.x.shape[1:]), source_levels),
+        spec=DataSpec(tuple(everything.x.shape[1:]), levels.count),
         train=everything,
         validation=None,
         test=everything,
         test_origin=f"all {len(everything)} examples",
-        source_levels=source_levels,
-        levels_origin=levels_origin,
+        source_levels=levels.count,
+        levels_origin=levels.origin,
         columns=raw.columns,
         class_names=raw.class_names,
-        notes=raw.notes,
+        notes=(*raw.notes, *levels.notes),
     )
     dataset = identified(dataset, raw)
     return dataset if binarize == "none" else _binarized(dataset, binarize)
@@ -237,13 +276,57 @@ def _with_classes(raw: Raw, names: tuple[str, ...] | None) -> Raw:
     return replace(raw, train_labels=places[raw.train_labels], class_names=every)
 
 
-def _binarized(dataset: Dataset, binarize: Binarize) -> Dataset:
+def _on_bits(dataset: Dataset, binarize: Binarize, *, of_run: bool) -> list[str]:
+    """What there is to say of the bits. Raises ``ValueError`` where the training values do not use both halves
+    of the grey levels, unless these are those of a run, which other data may not fill."""
     levels = dataset.source_levels
     if levels is None:
         raise ValueError(
             f"binarize is {binarize!r}, and {dataset.name!r} holds real-valued vectors; only integer images "
             "can be binarised. Use binarize none."
         )
+    if levels == 2:
+        return []
+    x, middle = dataset.train.x, (levels - 1) / 2
+    low, high = _span(x, middle)
+    where = f"the values of {dataset.name!r} run from {low} to {high} of {levels} grey levels"
+    if high <= middle:
+        most = (
+            "every bit would be 0" if binarize == "threshold" else f"P(bit = 1) ≤ {high / (levels - 1):.2g}"
+        )
+        if of_run:
+            return [f"{where} of the run: {most}."]
+        raise ValueError(
+            f"binarize is {binarize!r}, and {where}: {most}. State the grey levels that they use, --levels "
+            f"{max(2, high + 1)} (Reading(levels={max(2, high + 1)}) in Python), or use binarize none."
+        )
+    if binarize == "threshold" and low > middle:
+        if of_run:
+            return [f"{where} of the run: every bit is 1."]
+        raise ValueError(
+            f"binarize is 'threshold', and {where}: every bit would be 1. Subtract {low} from the values, or use "
+            "binarize none."
+        )
+    if binarize == "threshold" and isinstance(x, torch.Tensor):
+        share = float((x > middle).count_nonzero()) / x.numel()
+        if not _RARE <= share <= 1 - _RARE:
+            return [f"of the bits of {dataset.name!r}, cut above {middle:g}, {share:.2%} are 1."]
+    return []
+
+
+def _span(x: Examples, middle: float) -> tuple[int, int]:
+    """The smallest and the largest value, of as much of x as shows that they are on both sides of ``middle``."""
+    low, high = MAX_LEVELS, 0
+    for piece in pieces(x):
+        low, high = min(low, int(piece.min())), max(high, int(piece.max()))
+        if low <= middle < high:
+            break
+    return low, high
+
+
+def _binarized(dataset: Dataset, binarize: Binarize) -> Dataset:
+    levels = dataset.source_levels
+    assert levels is not None
 
     def bits(grey: Examples, split: str) -> Examples:
         if binarize == "threshold":
@@ -273,14 +356,29 @@ def _augmented(data: Dataset, augment: tuple[Augmentation, ...]) -> Dataset:
 
 
 def _read(source: str, reading: Reading) -> Raw:
-    kind = _kind(source)
+    kind, notes = _kind(source)
     if unknown := [name for name in reading.chosen if name not in kind.choices]:
         wanted = [other.expects for other in KINDS if unknown[0] in other.choices]
         raise ValueError(
             f"{unknown[0]} is given, and {source!r} is {kind.expects}, which has no use for it. Leave it out"
             f"{f', or give {chr(32).join(wanted)}' if wanted else ''}."
         )
-    return kind.read(_path(source), reading)
+    raw = kind.read(_path(source), reading)
+    return replace(raw, notes=(*raw.notes, *notes)) if notes else raw
+
+
+def _stated(raw: Raw, reading: Reading) -> Raw:
+    """The data with the grey levels that the options or a run state."""
+    raw = replace(raw, run_levels=reading.run_levels)
+    if reading.levels is None:
+        return raw
+    notes = raw.notes
+    if raw.levels not in (None, reading.levels):
+        notes = (
+            *notes,
+            f"{raw.name!r} states {raw.levels} grey levels; {reading.levels} are used, as stated.",
+        )
+    return replace(raw, levels=reading.levels, levels_origin="as stated", notes=notes)
 
 
 def _path(source: str) -> str:
@@ -288,12 +386,19 @@ def _path(source: str) -> str:
     return os.path.expanduser(source)
 
 
-def _kind(source: str) -> Kind:
-    """The kind that reads a source, or a ``ValueError`` that says what it could have been."""
+def _kind(source: str) -> tuple[Kind, list[str]]:
+    """The kind that reads a source, and notes on what else could have been meant.
+
+    Raises ``ValueError`` that says what the source could have been, or lists the choices.
+    """
     place = _path(source)
-    for kind in KINDS:
-        if source.strip() and kind.matches(place):
-            return kind
+    matching = (kind for kind in KINDS if source.strip() and kind.matches(place))
+    if (first := next(matching, None)) is not None:
+        if first is builtin.KIND:
+            return first, _on_namesake(source)
+        if first is not folder.KIND and os.path.isdir(place) and folder.KIND in matching:
+            return _beside_images(first, place)
+        return first, []
     path = Path(place)
     allowed = f"A source is {'; or '.join(kind.expects for kind in KINDS)}."
     if not source.strip():
@@ -308,6 +413,36 @@ def _kind(source: str) -> Kind:
         f"there is no data source {source!r}: no built-in of that name and no such file."
         f"{_near(path, source)} {allowed}"
     )
+
+
+def _on_namesake(source: str) -> list[str]:
+    if not os.path.lexists(source):
+        return []
+    found = "folder" if os.path.isdir(source) else "file"
+    return [
+        f"{source!r} is the built-in data set. There is a {found} of that name here, which is not read; to read "
+        f"it, give ./{source}."
+    ]
+
+
+def _beside_images(kind: Kind, place: str) -> tuple[Kind, list[str]]:
+    """The kind that reads a folder of images that ``kind`` could read as well."""
+    if kind is idx.KIND:
+        if idx.has_training_images(place):
+            return kind, [f"{place!r} also holds image files, which are not read: its IDX files are."]
+        return folder.KIND, []
+    with os.scandir(place) as entries:
+        names = sorted(entry.name for entry in entries if tables.KIND.matches(entry.path))
+    if has_image(place, deep=False):
+        raise ValueError(
+            f"the folder {place!r} holds both images and tables ({', '.join(names[:5])}). To read a table, "
+            f"give it: {os.path.join(place, names[0])}; to read the images, put them into a folder of their "
+            "class or part."
+        )
+    return folder.KIND, [
+        f"{place!r} also holds tables, which are not read: its images are. To read a table, give it: "
+        f"{os.path.join(place, names[0])}."
+    ]
 
 
 def _near(path: Path, source: str) -> str:

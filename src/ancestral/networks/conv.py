@@ -47,7 +47,12 @@ def check_size(size: tuple[int, int]) -> None:
     if len(size) != 2:
         raise ValueError(f"size is {size!r}; it must be two whole numbers, (height, width).")
     for name, side in zip(("height", "width"), size, strict=True):
-        checks.integer(f"the {name} of an image for a convolutional network", side, low=2)
+        checks.integer(f"the {name} of an image", side, low=1)
+    if min(size) < 2:
+        raise ValueError(
+            f"images are {size[0]}×{size[1]}, and this network requires sides of at least 2. Use network mlp "
+            f"(vae, hvae), or store the data as vectors: floats of shape (N, {size[0] * size[1]})."
+        )
 
 
 def check_image(x: Tensor, shape: tuple[int, int, int]) -> None:

@@ -42,10 +42,10 @@ def everything(data):
 
 def test_images_in_a_folder(put):
     for value in range(12):
-        folder = put(f"{value:02}.png", value)
+        folder = put(f"{value:02}.png", 20 * value)
     data = load_data(folder)
     assert (data.name, data.spec.shape, data.spec.levels) == ("set", (1, 4, 4), 256)
-    assert everything(data) == list(range(12))
+    assert everything(data) == list(range(0, 240, 20))
     assert data.train.labels is None
     assert data.notes == ()
 
@@ -87,12 +87,15 @@ def test_train_and_test_are_honoured_with_one_count_of_the_classes(put):
         put(f"train/dog/{number}.png", 100 + number)
     folder = put("test/dog/1.png", 200)
     put("valid/dog/1.png", 250)
-    data = load_data(folder, validation=0)
-    assert data.test_origin == "given with the data"
+    data = load_data(folder)
+    assert data.test_origin == data.validation_origin == "given with the data"
     assert values(data.test) == [200]
-    assert data.test.labels.tolist() == [1]
+    assert data.test.labels.tolist() == data.validation.labels.tolist() == [1]
+    assert values(data.validation) == [250]
     assert values(data.train) == [*range(6), *range(100, 106)]
-    assert any("not valid" in note for note in data.notes)
+    assert "train to train on (12 files), valid as the validation part (1 files)" in data.notes[0]
+    assert load_data(folder, validation=0).validation is None
+    assert any("not used" in note for note in load_data(folder, validation=0).notes)
 
 
 def test_one_image_in_colour_makes_all_colour_unless_grey_is_asked_for(put):
@@ -127,7 +130,7 @@ def test_a_corrupt_file_stops_with_its_name_or_is_left_out_and_listed(put):
     assert not any(os.scandir(os.environ["ANCESTRAL_CACHE"])), "nothing is left half-written"
     data = load_data(folder, reading=Reading(skip_bad=True))
     assert everything(data) == [0, 1, 2, 4, 5, 6, 7]
-    (note,) = data.notes
+    note = data.notes[0]
     assert note.startswith("2 of 9 files left out")
     assert "3.png" in note
     assert "5.jpg" in note

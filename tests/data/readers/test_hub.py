@@ -98,7 +98,8 @@ def test_a_folder_of_parquet_files_is_vectors(tmp_path: Path, place: Path) -> No
     assert list(place.iterdir()) == [entry]
     one = read(folder, ":b")
     assert (one.columns, one.train.x.shape) == (("b",), (600, 1))
-    assert "'a', 'n'" in one.notes[0]
+    assert one.notes[0] == "of 'cloud' are read: train (600), test (300)."
+    assert "'a', 'n'" in one.notes[1]
     as_parquet(tmp_path / "other", train=test)
     (tmp_path / "other" / "train.parquet").rename(folder / "train.parquet")
     assert len(read(folder).train) == 300
@@ -242,8 +243,9 @@ def test_splits(tmp_path: Path) -> None:
     rows = {"x": RNG.normal(size=8)}
     with_validation = as_parquet(tmp_path / "a", train=rows, validation=rows)
     data = load_data(f"hf:{with_validation}")
-    assert "not 'validation'" in data.notes[0]
+    assert data.notes[0] == "of 'a' are read: train (8), validation (8)."
     assert data.test_origin.startswith("held out")
+    assert (len(data.validation), data.validation_origin) == (8, "given with the data")
     features = {"x": datasets.Value("float64")}
     alone = saved(tmp_path / "b", {"all": {"x": [1.0, 2.0, 3.0]}}, features)
     assert len(read(alone).train) == 2

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import tokenize
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ancestral.data.raw import Array, Kind, Raw
+from ancestral.data.readers.splits import part_of
 
 # What NumPy and zipfile raise for damaged files; NumPy reads a .npy's header with Python's tokenizer.
 _UNREADABLE = (
@@ -25,30 +26,15 @@ _UNREADABLE = (
 )
 
 
-@dataclass(frozen=True)
-class Layout:
-    """One convention for the names of the arrays in a .npz."""
-
-    x: str
-    y: str | None = None
-    test_x: str | None = None
-    test_y: str | None = None
-
-    @property
-    def keys(self) -> list[str]:
-        """The names it allows, the examples' first."""
-        return [key for key in (self.x, self.y, self.test_x, self.test_y) if key is not None]
-
-
-LAYOUTS = (
-    Layout("x_train", "y_train", "x_test", "y_test"),
-    Layout("train", test_x="test"),
-    *(Layout(x, y) for x in ("x", "images", "data") for y in ("y", "labels")),
-)
+_EXAMPLES = ("x", "images", "image", "imgs", "data", "samples", "examples")
+_LABELS = ("y", "labels", "label", "targets", "target", "classes")
 _ALLOWED = (
-    "x_train with any of y_train, x_test, y_test; train, with or without test; one of x, images, data, with "
-    "or without one of y, labels; or one array of any name; and beside any of them a whole number `levels`"
+    "x_train with any of y_train, x_test, y_test, x_val, y_val; train, with or without test; one of x, images, "
+    "data, with or without one of y, labels; or one array of any name; and beside any of them a whole number "
+    "`levels`"
 )
+Role = tuple[str, str]
+"""The part, and x or y."""
 
 
 def _read_npy(path: Path) -> Raw:
@@ -78,19 +64,23 @@ def _read_npz(path: Path) -> Raw:
             f"{str(path)!r} holds no arrays. Write it with numpy.savez(path, …); the names of the arrays may "
             f"be: {_ALLOWED}."
         )
-    with np.load(path, allow_pickle=False) as archive:
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except _UNREADABLE as error:
+        # An archive that does not begin as one; NumPy takes it for something else.
+        raise ValueError(f"{str(path)!r} cannot be read: it is damaged. Write it again.") from error
+    with archive:
         parts = {name: _member(archive, name, path) for name in names}
     levels = _levels(parts.pop("levels", None), path)
-    layout = layout_of(list(parts), f"in {str(path)!r}")
-    part = {key: parts.get(key) for key in layout.keys}
-    train_x = part[layout.x]
-    assert train_x is not None
+    roles = {role: parts[name] for role, name in roles_of(list(parts), f"in {str(path)!r}").items()}
     return Raw(
         name=path.stem,
-        train_x=train_x,
-        train_labels=part.get(layout.y or ""),
-        test_x=part.get(layout.test_x or ""),
-        test_labels=part.get(layout.test_y or ""),
+        train_x=roles["train", "x"],
+        train_labels=roles.get(("train", "y")),
+        test_x=roles.get(("test", "x")),
+        test_labels=roles.get(("test", "y")),
+        validation_x=roles.get(("validation", "x")),
+        validation_labels=roles.get(("validation", "y")),
         levels=levels,
     )
 
@@ -126,19 +116,48 @@ def _levels(value: Array | None, path: Path) -> int | None:
     return int(value.item())
 
 
-def layout_of(keys: list[str], where: str) -> Layout:
-    """The convention that the names of arrays follow; ``where`` says in a message where they are."""
-    for layout in LAYOUTS:
-        if layout.x in keys and set(keys) <= set(layout.keys):
-            if layout.test_y in keys and layout.test_x not in keys:
-                raise ValueError(
-                    f"there is {layout.test_y} without {layout.test_x} {where}; give both or neither."
-                )
-            return layout
+def roles_of(keys: list[str], where: str) -> dict[Role, str]:
+    """The name of the array in each role: the part, train, validation or test, and x or y.
+
+    ``where`` says in a message where the arrays are.
+    """
     if len(keys) == 1:
-        return Layout(keys[0])
-    found = ", ".join(keys) or "none beside `levels`"
-    raise ValueError(f"the arrays {where} are named {found}; they may be: {_ALLOWED}.")
+        return {("train", "x"): keys[0]}
+    roles: dict[Role, str] = {}
+    for key in keys:
+        role = _role(key)
+        if role is None or role in roles:
+            twice = None if role is None else roles.get(role)
+            what = f"{key!r} is not clear" if twice is None else f"{twice!r} and {key!r} mean the same"
+            raise ValueError(
+                f"the arrays {where} are named {', '.join(keys)}, and {what}; they may be: {_ALLOWED}."
+            )
+        roles[role] = key
+    if ("train", "x") not in roles:
+        found = ", ".join(keys) or "none beside `levels`"
+        raise ValueError(
+            f"the arrays {where} are named {found}, and none holds training examples; they may be: "
+            f"{_ALLOWED}."
+        )
+    for part, kind in roles:
+        if (part, "x") not in roles:
+            raise ValueError(
+                f"there is {roles[part, kind]} without the examples of the {part} part {where}; give both or "
+                "neither."
+            )
+    return roles
+
+
+def _role(key: str) -> Role | None:
+    """What an array's name says: x_train, train_images, labels, Test, …; None where it says nothing."""
+    if (part := part_of(key)) and not re.search(r"label|target|(^|[\W_])y([\W_]|$)", key, re.IGNORECASE):
+        return part, "x"
+    words = [word for word in re.split(r"[\W_]+", key.lower()) if word]
+    kinds = [kind for kind, names in (("x", _EXAMPLES), ("y", _LABELS)) for word in words if word in names]
+    parts = [part for word in words if (part := part_of(word))]
+    if len(kinds) != 1 or len(parts) > 1 or len(words) != 1 + len(parts):
+        return None
+    return (parts or ["train"])[0], kinds[0]
 
 
 def _read(source: str) -> Raw:
@@ -150,4 +169,5 @@ KIND = Kind(
     expects="a .npy or .npz file of integer images (N, H, W[, C]) or float vectors (N, D)",
     matches=lambda source: Path(source).suffix.lower() in (".npy", ".npz") and Path(source).is_file(),
     read=lambda source, reading: _read(source),
+    choices=("levels",),
 )

@@ -1,7 +1,8 @@
-"""Folders of image files: what is in them, and reading it once, on all cores, into the cache.
+"""Folders of image files, read once, on all cores, into the cache.
 
 Images lie in the folder, or in a folder for each class; and these in the folder, or in its folders ``train``
-and ``test``. Hidden files are passed over, and so are files whose names are not those of images.
+and ``test``, and perhaps ``validation``, by whatever name says that. Hidden files are passed over, and so are
+files whose names are not those of images.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ancestral.data.cache import Draft, cached, identity
+from ancestral.data.cache import Draft, cached
 from ancestral.data.raw import Array, Kind, Raw, Reading, named
-from ancestral.data.readers.imagefiles.decode import Decoded, Form, FoundColour, extensions
+from ancestral.data.readers.imagefiles.decode import Decoded, Form, OtherForm, first_depth
+from ancestral.data.readers.imagefiles.depths import Depths
+from ancestral.data.readers.imagefiles.listing import Listing, has_image, listed
+from ancestral.data.readers.imagefiles.parts import Contents, Example, divided
 from ancestral.data.readers.imagefiles.pool import Pool
 
 _LISTED = 100
@@ -27,131 +30,81 @@ _VERSION = 3
 """Part of the key: raised when the same files come to be other pixels, or in another order."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """An image file, before it is read."""
-
-    path: str
-    label: str | None
-    """The folder of its class."""
-    size: int
-    changed: tuple[int, ...]
-    """``cache.identity`` of the file."""
-
-
-@dataclass
-class Contents:
-    """What a folder holds."""
-
-    parts: dict[str, list[Found]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def class_names(self) -> list[str] | None:
-        """In order, as numbers where all are; None without classes."""
-        names = {found.label for part in self.parts.values() for found in part}
-        if None in names:
-            return None
-        words = [name for name in names if name is not None]
-        whole = all(word.isascii() and word.isdigit() for word in words)
-        return sorted(words, key=lambda word: (int(word) if whole else 0, word))
-
-
-def look(folder: Path) -> Contents:
-    """The image files of a folder, by part, in the order of their names, classes in turn. Nothing is opened.
-
-    Raises ``ValueError`` where a part that is there holds none.
-    """
-    contents = Contents()
-    split = (folder / "train").is_dir()
-    for part in ("train", "test") if split else ("train",):
-        place = folder / part if split else folder
-        if place.is_dir():
-            contents.parts[part] = _part(place, contents.notes)
-    if split:
-        others = sorted(
-            entry.name
-            for entry in os.scandir(folder)
-            if entry.is_dir() and entry.name not in contents.parts and not _hidden(entry.name)
-        )
-        if others:
-            contents.notes.append(
-                f"of {folder.name!r} the folders train and test are read, and not {', '.join(others[:5])}."
-            )
-    return contents
-
-
-def _part(place: Path, notes: list[str]) -> list[Found]:
-    others: Counter[str] = Counter()
-    found = sorted(_walk(str(place), None, others), key=lambda one: one.path)
-    if not found:
-        raise ValueError(f"the folder {str(place)!r} holds no image. Put images in it, or folders of them.")
-    bare = sum(one.label is None for one in found)
-    if 0 < bare < len(found):
-        notes.append(
-            f"{place.name!r} holds {bare} images beside folders of images, so folders are not taken as "
-            "classes."
-        )
-        found = [Found(one.path, None, one.size, one.changed) for one in found]
-    if others:
-        kinds = ", ".join(f"{count} {end or 'without an ending'}" for end, count in others.most_common(5))
-        notes.append(f"{place.name!r} also holds files that are not read as images: {kinds}.")
-    return _in_turn(found)
-
-
-def _in_turn(found: list[Found]) -> list[Found]:
-    """Each class spread evenly, in its order, so that the first n of any n are of all classes alike."""
-    counts, seen = Counter(one.label for one in found), Counter[str | None]()
-    places = []
-    for one in found:
-        places.append((seen[one.label] + 0.5) / counts[one.label])
-        seen[one.label] += 1
-    return [one for _, one in sorted(zip(places, found, strict=True), key=lambda pair: pair[0])]
-
-
-def _walk(place: str, label: str | None, others: Counter[str]) -> Iterator[Found]:
-    ends = extensions()
-    with os.scandir(place) as entries:
-        for entry in entries:
-            if _hidden(entry.name):
-                continue
-            if entry.is_dir():
-                yield from _walk(entry.path, label or entry.name, others)
-                continue
-            end = os.path.splitext(entry.name)[1].lower()
-            if end not in ends:
-                others[end] += 1
-                continue
-            stat = entry.stat()
-            yield Found(entry.path, label, stat.st_size, identity(stat))
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
 def _read(source: str, reading: Reading) -> Raw:
     folder = Path(source)
-    contents = look(folder)
+    name = folder.resolve().name
+    listing = listed(folder)
+    contents = divided(listing, name)
+    left_out = _left_out(folder, listing, contents, reading)
     key = _key(folder, contents, reading)
     with _LazyPool(sum(len(part) for part in contents.parts.values())) as pool:
-        try:
-            form = Form(reading.channels or 1, reading.image_size, only_grey=reading.channels is None)
-            entry = cached(key, lambda draft: _fill(draft, folder, contents, reading, form, pool))
-        except FoundColour:
-            form = Form(3, reading.image_size)
-            entry = cached(key, lambda draft: _fill(draft, folder, contents, reading, form, pool))
-    names = entry.facts["class_names"]
+        form: Form | None = None
+        while True:
+            try:
+                entry = cached(
+                    key,
+                    lambda draft, form=form: _fill(  # type: ignore[misc]
+                        draft, folder, contents, reading, form or _first_form(contents, reading), pool
+                    ),
+                )
+                break
+            except OtherForm as found:
+                form = found.form
+    arrays, facts = entry.arrays, entry.facts
     return Raw(
-        name=folder.resolve().name,
-        train_x=entry.arrays["train_x"],
-        train_labels=entry.arrays.get("train_labels"),
-        test_x=entry.arrays.get("test_x"),
-        test_labels=entry.arrays.get("test_labels"),
-        train_names=entry.arrays.get("train_names"),
-        test_names=entry.arrays.get("test_names"),
-        class_names=None if names is None else tuple(names),
-        notes=(*contents.notes, *entry.facts["notes"]),
+        name=name,
+        train_x=arrays["train_x"],
+        train_labels=arrays.get("train_labels"),
+        test_x=arrays.get("test_x"),
+        test_labels=arrays.get("test_labels"),
+        validation_x=arrays.get("validation_x"),
+        validation_labels=arrays.get("validation_labels"),
+        levels=facts["levels"],
+        class_names=contents.class_names,
+        notes=(*contents.notes, *left_out, *facts["notes"]),
+        train_names=arrays["train_names"],
+        test_names=arrays.get("test_names"),
+        validation_names=arrays.get("validation_names"),
+    )
+
+
+def _left_out(folder: Path, listing: Listing, contents: Contents, reading: Reading) -> list[str]:
+    """A note of what is not read, or a ``ValueError`` where such files are not to be left out."""
+    if contents.doubles and not reading.skip_bad:
+        second, first = contents.doubles[0]
+        raise ValueError(
+            f"{second!r} and {first!r} are the same file, in different classes or parts: "
+            f"{len(contents.doubles):,} files are reached twice. Remove the link, or leave out what is "
+            "reached a second time: --skip-bad."
+        )
+    if listing.bad and not reading.skip_bad:
+        path, why = listing.bad[0]
+        raise ValueError(
+            f"{path!r} cannot be read: {why}. Remove it, or leave such files and links out: --skip-bad."
+        )
+    notes = []
+    if contents.doubles:
+        notes.append(f"{len(contents.doubles):,} files that are reached by links a second time are left out.")
+    if listing.bad:
+        bad = [f"{os.path.relpath(path, folder)} ({why})" for path, why in listing.bad]
+        notes.append(f"{len(bad):,} files, folders or links left out: {_some(bad)}.")
+    return notes
+
+
+def _some(names: list[str]) -> str:
+    more = f", and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    return f"{', '.join(names[:_LISTED])}{more}"
+
+
+def _first_form(contents: Contents, reading: Reading) -> Form:
+    """That of the first image: others are tried where it turns out not to suit all."""
+    depth = first_depth(contents.parts["train"][0].file.path)
+    return Form(
+        reading.channels or 1,
+        reading.image_size,
+        only_grey=reading.channels is None,
+        # Scaled images have values between those of few bits.
+        depth=8 if depth < 8 and reading.image_size is not None else depth,
     )
 
 
@@ -177,11 +130,14 @@ class _LazyPool:
 def _key(folder: Path, contents: Contents, reading: Reading) -> str:
     """Of all that the content of an entry follows from."""
     told = (_VERSION, reading.image_size, reading.channels, reading.skip_bad)
-    digest = hashlib.sha256(repr(("images", str(folder.resolve()), told)).encode())
+    digest = hashlib.sha256(repr(("images", str(folder.resolve()), told)).encode(errors="replace"))
     for part, files in contents.parts.items():
         for one in files:
+            file = one.file
             digest.update(
-                f"{part}\0{one.path}\0{one.label}\0{one.size}\0{one.changed}\n".encode(errors="replace")
+                f"{part}\0{file.path}\0{one.label}\0{file.size}\0{file.changed}\n".encode(
+                    errors="surrogateescape"
+                )
             )
     return digest.hexdigest()[:32]
 
@@ -190,75 +146,93 @@ def _fill(
     draft: Draft, folder: Path, contents: Contents, reading: Reading, form: Form, pool: _LazyPool
 ) -> dict[str, Any]:
     """Decode all files into a draft; returns what there is to know beside the arrays."""
-    filling = _Filling(draft, folder, reading, sum(len(part) for part in contents.parts.values()))
-    names = contents.class_names
-    place = None if names is None else {name: number for number, name in enumerate(names)}
-    for part, files in contents.parts.items():
-        labels, kept = [], []
-        for number in filling.take(part, files, form, pool.get()):
-            kept.append(os.path.relpath(files[number].path, folder))
-            if place is not None:
-                labels.append(place[str(files[number].label)])
-        if not filling.kept:
+    filling = _Filling(draft, folder, reading, form, sum(len(part) for part in contents.parts.values()))
+    places = {name: number for number, name in enumerate(contents.class_names or ())}
+    for part, examples in contents.parts.items():
+        labelled = bool(places) and all(one.label is not None for one in examples)
+        labels, names = [], []
+        start = len(os.path.join(folder, ""))
+        for example, pages in filling.take(part, examples, pool.get()):
+            name = example.file.path[start:]
+            names += [name] if pages == 1 else [f"{name}#{page}" for page in range(pages)]
+            if labelled:
+                labels += [places[str(example.label)]] * pages
+        if not names:
             raise ValueError(f"of {folder.name!r} no image of the {part} part can be read.")
-        draft.append(f"{part}_names", named(kept))
-        if place is not None:
+        draft.append(f"{part}_names", named(names))
+        if labelled:
             draft.append(f"{part}_labels", np.array(labels, np.int64))
-    return {"class_names": names, "notes": filling.notes, "left_out": filling.bad}
+    notes = filling.notes()
+    return {"notes": notes, "left_out": filling.bad, "levels": filling.depths.levels}
 
 
 class _Filling:
     """Images on their way into a draft."""
 
-    def __init__(self, draft: Draft, folder: Path, reading: Reading, total: int) -> None:
+    def __init__(self, draft: Draft, folder: Path, reading: Reading, form: Form, total: int) -> None:
         self.bad: list[str] = []
-        self.kept = 0
-        self._draft, self._folder, self._reading = draft, folder, reading
+        self.depths = Depths(form)
+        self._draft, self._folder, self._reading, self._form = draft, folder, reading, form
         self._total, self._done = total, 0
         self._remarks: Counter[str] = Counter()
+        self._stacks = self._pages = self._films = self._unread = 0
         self._first: tuple[str, tuple[int, ...]] | None = None
 
-    @property
     def notes(self) -> list[str]:
-        """What was done to images, and which were left out."""
-        notes = [f"{count:,} images {remark}." for remark, count in self._remarks.most_common()]
-        if self.bad:
-            more = f", and {len(self.bad) - _LISTED} more" if len(self.bad) > _LISTED else ""
+        """What was done to images, and which were left out. Raises as ``Depths.finish`` does."""
+        notes = [*self.depths.finish()]
+        notes += [f"{count:,} images {remark}." for remark, count in self._remarks.most_common()]
+        if self._stacks:
+            notes.append(f"{self._stacks:,} files hold {self._pages:,} pages; each page is an example.")
+        if self._unread:
             notes.append(
-                f"{len(self.bad):,} of {self._total:,} files left out, as they cannot be read: "
-                f"{', '.join(self.bad[:_LISTED])}{more}."
+                f"{self._films:,} files hold {self._unread:,} more frames, which are not read: of an "
+                "animation the first is, and of a TIFF all pages of the first one's size and kind, but no "
+                "small copies."
+            )
+        if self.bad:
+            notes.append(
+                f"{len(self.bad):,} of {self._total:,} files left out, as they cannot be read: {_some(self.bad)}."
             )
         return notes
 
-    def take(self, part: str, files: list[Found], form: Form, pool: Pool) -> Iterator[int]:
-        """Decode the files of a part; yields the numbers of those that are kept."""
-        self.kept = number = 0
-        for paths, results in pool.decode(((one.path, one.size) for one in files), form):
+    def take(self, part: str, examples: list[Example], pool: Pool) -> Iterator[tuple[Example, int]]:
+        """Decode the files of a part; yields those that are kept, and how many images each has."""
+        rest = iter(examples)
+        for paths, results in pool.decode(((one.file.path, one.file.size) for one in examples), self._form):
             images: list[Array] = []
             for path, result in zip(paths, results, strict=True):
+                example = next(rest)
                 if isinstance(result, Decoded):
-                    self._check_shape(path, result.pixels.shape)
-                    self._remarks.update(result.remarks)
+                    self._check_shape(path, result.pixels.shape[1:])
+                    self._count(path, result)
                     images.append(result.pixels)
-                    yield number
-                elif result.why is None:
-                    raise FoundColour
+                    yield example, len(result.pixels)
+                elif result.form is not None:
+                    raise OtherForm(result.form)
                 else:
-                    self._refuse(path, result.why)
-                number += 1
+                    self._reject(path, str(result.why))
             if images:
-                self._draft.append(f"{part}_x", np.stack(images))
-            self.kept += len(images)
+                self._draft.append(f"{part}_x", np.concatenate(images))
             self._done += len(paths)
             self._reading.progress(self._done, self._total)
 
-    def _refuse(self, path: str, why: str) -> None:
-        name = os.path.relpath(path, self._folder)
+    def _count(self, path: str, result: Decoded) -> None:
+        pages = len(result.pixels)
+        self.depths.take(repr(path), result)
+        for remark in result.remarks:
+            self._remarks[remark] += pages
+        if pages > 1:
+            self._stacks, self._pages = self._stacks + 1, self._pages + pages
+        if result.unread:
+            self._films, self._unread = self._films + 1, self._unread + result.unread
+
+    def _reject(self, path: str, why: str) -> None:
         if not self._reading.skip_bad:
             raise ValueError(
                 f"{path!r} cannot be read as an image: {why}. Remove it, or leave such files out: --skip-bad."
             )
-        self.bad.append(f"{name} ({why})")
+        self.bad.append(f"{os.path.relpath(path, self._folder)} ({why})")
 
     def _check_shape(self, path: str, shape: tuple[int, ...]) -> None:
         self._first = self._first or (path, shape)
@@ -271,14 +245,9 @@ class _Filling:
             )
 
 
-def _matches(source: str) -> bool:
-    path = Path(source)
-    return path.is_dir() and next(_walk(source, None, Counter()), None) is not None
-
-
 KIND = Kind(
     expects="a folder of images (with a folder for each class, and train and test, where there are such)",
-    matches=_matches,
+    matches=lambda source: Path(source).is_dir() and has_image(source),
     read=_read,
-    choices=("image_size", "channels", "skip_bad"),
+    choices=("image_size", "channels", "skip_bad", "levels"),
 )

@@ -20,7 +20,12 @@ from ancestral.data.readers.columns import shown
 from ancestral.data.readers.hub_columns import Chosen, KnownClasses, Vectors, choose
 from ancestral.data.readers.hub_images import Pictures
 from ancestral.data.readers.hub_places import BATCH, LOCAL, PREFIX, Place, find, in_short
-from ancestral.data.readers.imagefiles.decode import FoundColour
+from ancestral.data.readers.imagefiles.decode import Form, OtherForm
+from ancestral.data.readers.imagefiles.depths import Depths
+from ancestral.data.readers.splits import PARTS, parts_of
+
+_VERSION = 2
+"""Part of the key: raised when the same files come to be other values."""
 
 
 def _read(source: str, reading: Reading) -> Raw:
@@ -32,44 +37,49 @@ def _read(source: str, reading: Reading) -> Raw:
         ) from error
     place, column = find(source.removeprefix(PREFIX))
     told = (column, reading.label, reading.image_size, reading.channels, reading.skip_bad)
-    key = hashlib.sha256(repr(("hub", place.identity, told)).encode()).hexdigest()[:32]
-    try:
-        entry = cached(
-            key, lambda draft: _fill(draft, place, column, reading, channels=reading.channels or 1)
-        )
-    except FoundColour:
-        entry = cached(key, lambda draft: _fill(draft, place, column, reading, channels=3))
+    key = hashlib.sha256(repr(("hub", _VERSION, place.identity, told)).encode()).hexdigest()[:32]
+    form = Form(reading.channels or 1, reading.image_size, only_grey=reading.channels is None)
+    while True:
+        try:
+            entry = cached(key, lambda draft, form=form: _fill(draft, place, column, reading, form))  # type: ignore[misc]
+            break
+        except OtherForm as found:
+            form = found.form
     facts = entry.facts
+    counts = {part: len(entry.arrays[f"{part}_x"]) for part in PARTS if f"{part}_x" in entry.arrays}
+    parts = ", ".join(f"{part} ({count:,})" for part, count in counts.items())
+    division = [f"of {place.name!r} are read: {parts}."] if len(counts) > 1 else []
     return Raw(
         name=place.name,
         train_x=entry.arrays["train_x"],
         train_labels=entry.arrays.get("train_labels"),
         test_x=entry.arrays.get("test_x"),
         test_labels=entry.arrays.get("test_labels"),
+        validation_x=entry.arrays.get("validation_x"),
+        validation_labels=entry.arrays.get("validation_labels"),
         columns=None if facts["columns"] is None else tuple(facts["columns"]),
         class_names=None if facts["class_names"] is None else tuple(facts["class_names"]),
-        notes=tuple(facts["notes"]),
+        notes=(*division, *facts["notes"]),
     )
 
 
-def _fill(
-    draft: Draft, place: Place, column: str | None, reading: Reading, *, channels: int
-) -> dict[str, Any]:
+def _fill(draft: Draft, place: Place, column: str | None, reading: Reading, form: Form) -> dict[str, Any]:
     """Read the splits into a draft; returns what there is to know beside the arrays."""
     with _quiet():
         splits, notes = _splits(place)
         chosen = choose(_features(splits["train"]), column, reading.label, where=repr(place.name))
         _check_choices(chosen, reading, place)
         filling = _Filling(draft, chosen, reading, sum(_count(split) for split in splits.values()))
+        depths = Depths(form)
         for part, split in splits.items():
             where = f"{place.name!r} ({part})"
             reader: Pictures | Vectors
             if chosen.kind == "image":
-                reader = Pictures(where, chosen.columns[0], reading, channels=channels)
+                reader = Pictures(where, chosen.columns[0], reading, depths)
             else:
                 reader = Vectors(where, chosen, filling.names)
             filling.take(part, split, reader)
-    return filling.finish([*notes, *chosen.notes])
+    return filling.finish([*notes, *chosen.notes, *depths.finish()])
 
 
 class _Filling:
@@ -120,22 +130,26 @@ class _Filling:
 
 
 def _splits(place: Place) -> tuple[dict[str, Any], list[str]]:
-    """The training split and, where there is one, the test split; and what is told of others."""
+    """The splits that are read, by part; and what is said of them and of others."""
     with _explained(place.name):
         loaded = place.load()
     found = loaded if isinstance(loaded, dict) else {"train": loaded}
-    train = "train" if "train" in found else next(iter(found), "")
-    if train not in found or (train != "train" and len(found) > 1):
+    named = parts_of(found)
+    if several := next((names for names in named.values() if len(names) > 1), None):
+        raise ValueError(
+            f"{place.name!r} has the splits {shown(several)}, which are named for the same part. Give "
+            f"{LOCAL}, with one of each."
+        )
+    if len(found) == 1 and not named:
+        return {"train": next(iter(found.values()))}, []
+    if "train" not in named:
         raise ValueError(
             f"{place.name!r} has the splits {shown(found)}, and none is called train. Give {LOCAL}, with "
             "that name."
         )
-    unused = [name for name in found if name not in (train, "test")]
-    note = f"of {place.name!r} the splits train and test are read, and not {shown(unused)}."
-    splits = {"train": found[train]}
-    if "test" in found and train != "test":
-        splits["test"] = found["test"]
-    return splits, [note] if unused else []
+    splits = {part: found[named[part][0]] for part in PARTS if part in named}
+    unused = [name for name in found if name not in [names[0] for names in named.values()]]
+    return splits, [f"of {place.name!r} the splits {shown(unused)} are not read."] if unused else []
 
 
 def _features(split: Any) -> dict[str, Any]:
@@ -213,5 +227,5 @@ KIND = Kind(
     expects="hf:NAME[:COLUMN], a data set of Hugging Face's hub or a local folder of one",
     matches=lambda source: source.startswith(PREFIX),
     read=_read,
-    choices=("image_size", "channels", "skip_bad", "label"),
+    choices=("image_size", "channels", "skip_bad", "label", "levels"),
 )

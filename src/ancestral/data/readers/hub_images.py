@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ancestral.data.raw import Array, Reading
-from ancestral.data.readers.imagefiles.decode import BadImage, Form, decode
+from ancestral.data.readers.imagefiles.decode import BadImage, Decoded, decode
+from ancestral.data.readers.imagefiles.depths import Depths
 
 _SHOWN = 5
 """Images in a note."""
@@ -20,23 +22,31 @@ _SHOWN = 5
 class Pictures:
     """Rows of images out of Arrow tables, decoded on all cores."""
 
-    def __init__(self, where: str, column: str, reading: Reading, *, channels: int) -> None:
+    def __init__(self, where: str, column: str, reading: Reading, depths: Depths) -> None:
         self.where = where
-        self._column, self._reading, self._channels = column, reading, channels
-        self._rows = 0
+        self._column, self._reading, self._depths = column, reading, depths
+        self._rows = self._films = self._unread = 0
+        self._remarks: Counter[str] = Counter()
         self._bad: list[str] = []
         self._shape: tuple[int, ...] | None = None
 
     @property
     def notes(self) -> list[str]:
         """What there is to tell of the rows so far."""
-        if not self._bad:
-            return []
-        more = ", …" if len(self._bad) > _SHOWN else ""
-        return [
-            f"{len(self._bad)} of {self.where} left out, as unreadable: "
-            f"{', '.join(self._bad[:_SHOWN])}{more}."
+        notes = [
+            f"{count:,} images of {self.where} {remark}." for remark, count in self._remarks.most_common()
         ]
+        if self._unread:
+            notes.append(
+                f"{self._films:,} images of {self.where} have {self._unread:,} more frames, which are not read."
+            )
+        if self._bad:
+            more = ", …" if len(self._bad) > _SHOWN else ""
+            notes.append(
+                f"{len(self._bad)} of {self.where} left out, as unreadable: "
+                f"{', '.join(self._bad[:_SHOWN])}{more}."
+            )
+        return notes
 
     def take(self, batch: Any) -> tuple[Array, Array]:
         """Images (n, H, W) or (n, H, W, 3), uint8, of the rows that can be read; and which these are."""
@@ -50,11 +60,19 @@ class Pictures:
             if isinstance(image, str):
                 self._refuse(row, image)
             else:
-                self._check_shape(image.shape, row)
+                # A row is one example, so of several pages the first.
+                self._check_shape(image.pixels.shape[1:], row)
+                self._count(row, image)
                 kept[number] = True
-                good.append(image)
+                good.append(image.pixels[0])
         self._rows += len(cells)
         return np.stack(good) if good else np.empty(0, np.uint8), kept
+
+    def _count(self, row: int, image: Decoded) -> None:
+        self._depths.take(f"row {row} of {self.where}", image)
+        self._remarks.update(image.remarks)
+        if more := image.unread + len(image.pixels) - 1:
+            self._films, self._unread = self._films + 1, self._unread + more
 
     def _refuse(self, row: int, why: str) -> None:
         if not self._reading.skip_bad:
@@ -73,12 +91,10 @@ class Pictures:
                 f"{min(*shape[:2], *self._shape[:2])}."
             )
 
-    def _try(self, cell: dict[str, Any] | None) -> Array | str:
+    def _try(self, cell: dict[str, Any] | None) -> Decoded | str:
         """The image, or why there is none."""
-        only_grey = self._reading.channels is None and self._channels == 1
         try:
-            content = io.BytesIO(_bytes(cell))
-            return decode(content, Form(self._channels, self._reading.image_size, only_grey)).pixels
+            return decode(io.BytesIO(_bytes(cell)), self._depths.form)
         except (BadImage, OSError) as error:
             return str(error)
 

@@ -54,7 +54,12 @@ def _map(file: BinaryIO, path: Path) -> Array:
     expected, start = math.prod(shape) * dtype.itemsize, file.tell()
     _check_length(path, shape, expected, file.seek(0, os.SEEK_END) - start)
     # Nothing cannot be mapped.
-    return np.memmap(path, dtype, "r", start, shape) if expected else np.empty(shape, dtype)
+    return np.memmap(path, dtype, "r", start, shape) if expected else np.empty(_sized(shape), dtype)
+
+
+def _sized(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape with 0 entries that NumPy can make: it multiplies the other sizes."""
+    return shape if math.prod(n for n in shape if n) < 1 << 40 else (0,) * len(shape)
 
 
 def _parse(stream: BinaryIO, path: Path) -> Array:
@@ -65,7 +70,7 @@ def _parse(stream: BinaryIO, path: Path) -> Array:
     while len(body) < expected and (piece := stream.read(min(expected - len(body), 1 << 24))):
         body += piece
     _check_length(path, shape, expected, len(body) + len(stream.read(1)))
-    return np.frombuffer(body, dtype=dtype).reshape(shape)
+    return np.frombuffer(body, dtype=dtype).reshape(shape if expected else _sized(shape))
 
 
 def _check_length(path: Path, shape: tuple[int, ...], expected: int, found: int) -> None:
@@ -158,6 +163,11 @@ def _roles(folder: Path) -> dict[tuple[str, str], Path]:
     return roles
 
 
+def has_training_images(folder: str) -> bool:
+    """Whether a folder holds IDX files in MNIST's layout."""
+    return ("train", "images") in _roles(Path(folder))
+
+
 def _read_folder(folder: Path) -> Raw:
     name = folder.resolve().name
     roles = _roles(folder)
@@ -198,4 +208,5 @@ KIND = Kind(
     expects="a folder of IDX files (MNIST's layout, raw or .gz) or one such file of images",
     matches=_matches,
     read=lambda source, reading: _read(source),
+    choices=("levels",),
 )

@@ -56,6 +56,9 @@ def _is_conv(config: VAEConfig | HVAEConfig, spec: DataSpec) -> bool:
         raise ValueError("network is 'conv' and the data are vectors; use network mlp (or auto).")
     if not spec.is_image:
         refuse_unread(config, ("width",), where="the data are vectors, whose network is an mlp")
+    elif config.network == "auto" and min(spec.shape[1:]) < 2:
+        refuse_unread(config, ("width",), where="the images have a side of 1, and their network is an mlp")
+        return False
     elif config.network == "mlp":
         refuse_unread(config, ("width",), where="network is 'mlp'", instead="network conv")
     else:
@@ -143,6 +146,11 @@ def _ladder_parts(
     size, sizes = VECTOR, [VECTOR] * config.levels
     if spec.is_image:
         size = (spec.shape[1], spec.shape[2])
+        if size == (1, 1):
+            raise ValueError(
+                "images of a single pixel have no sizes for a ladder; use posterior bottom-up, or store them as "
+                "vectors: floats of shape (N, D)."
+            )
         sizes = level_sizes(size, config.levels, per_size=config.levels_per_size)
     deep = spec.is_image and config.block == "auto" and config.levels > SHALLOW
     if deep or config.block == "bottleneck":

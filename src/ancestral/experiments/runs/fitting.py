@@ -170,7 +170,7 @@ def resume_run(
     if folder.facts["content"] is None:
         raise ValueError(f"{folder.path} {_STREAMED}")
     source = config.data.source if data is None else data
-    dataset = load_configured(config.data, source=source, progress=reading)
+    dataset = load_configured(config.data, source=source, run_levels=folder.source_levels, progress=reading)
     if content_hash(dataset) != folder.facts["content"]:
         raise ValueError(
             f"the data at {source} are not those that {folder.path} was trained on. Put the same data "

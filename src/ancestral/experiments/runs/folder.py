@@ -143,9 +143,14 @@ class RunFolder:
 
     @property
     def source_levels(self) -> int | None:
-        """The grey levels of the training data before binarisation; None for real numbers and in older runs."""
-        levels = self.facts["spec"].get("source_levels")
-        return levels if isinstance(levels, int) else None
+        """The grey levels of the training data, before they were binarised where they were."""
+        binarized = (self.facts["data"] or {}).get("binarize", "none") != "none"
+        levels = self.facts["spec"].get("source_levels", None if binarized else self.spec.levels)
+        if levels is not None and not (isinstance(levels, int) and levels >= 2):
+            raise ValueError(
+                f"{self.path / 'config.json'}: source_levels is {levels!r}; it must be a whole number, or null."
+            )
+        return levels
 
     @property
     def columns(self) -> tuple[str, ...] | None:

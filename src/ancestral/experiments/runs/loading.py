@@ -33,20 +33,29 @@ def load_configured(
     config: DataConfig,
     *,
     source: str | None = None,
+    run_levels: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Dataset:
-    """Read the data of ``config``, from ``source`` where they have moved. Raises as ``load_data`` does."""
+    """Read the data of ``config``, from ``source`` where they have moved. Raises as ``load_data`` does.
+
+    ``run_levels`` are the grey levels of the run that the data are for, and other data have where they fit.
+    """
+    here = source is None or source == config.source
     source = config.source if source is None else source
     if not source:
         raise ValueError(
             "the run was trained on arrays in memory, which its folder cannot read again. Write them to a file "
             "(numpy.savez) and give it: --data FILE. To resume, call fit(chain, data, …, out=…) in Python."
         )
+    reading = reading_of(config, progress)
+    if not here:
+        # The grey levels of the run are those of other data only where they fit.
+        reading = replace(reading, levels=None)
     return load_data(
         source,
         binarize=config.binarize,
         validation=config.validation,
-        reading=reading_of(config, progress),
+        reading=replace(reading, run_levels=run_levels or config.levels),
         augment=config.augment,
         deduplicate=config.deduplicate,
     )
@@ -62,6 +71,7 @@ def reading_of(
         skip_bad=config.skip_bad,
         label=config.label,
         key=config.key,
+        levels=config.levels,
         progress=progress,
     )
 
@@ -110,7 +120,7 @@ def _whole(
         return None
     reading = reading_of(config, progress)
     try:
-        same = load_configured(config, source=source, progress=progress)
+        same = load_configured(config, source=source, run_levels=folder.source_levels, progress=progress)
     except ValueError:
         # A source of a single example cannot be split. Other reasons are raised below as well.
         pass
@@ -143,7 +153,9 @@ def load_data_of(
     ``ValueError`` where they cannot be read, or are no examples of what the run was trained on: of another
     shape, number of levels, or order of columns.
     """
-    data = load_configured(folder.config.data, source=source, progress=progress)
+    data = load_configured(
+        folder.config.data, source=source, run_levels=folder.source_levels, progress=progress
+    )
     _check_alike(folder, data)
     return data
 

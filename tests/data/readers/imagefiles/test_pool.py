@@ -12,7 +12,7 @@ from PIL import Image
 from ancestral.data.readers.imagefiles import pool as pools
 from ancestral.data.readers.imagefiles.decode import Decoded, Form
 from ancestral.data.readers.imagefiles.pool import Pool
-from ancestral.data.readers.imagefiles.worker import Refused
+from ancestral.data.readers.imagefiles.worker import Unread
 
 
 @pytest.fixture
@@ -46,20 +46,35 @@ def test_processes_and_none_give_the_same(files, monkeypatch):
         assert type(one) is type(other)
         if isinstance(one, Decoded):
             np.testing.assert_array_equal(one.pixels, other.pixels)
-            np.testing.assert_array_equal(one.pixels, np.asarray(Image.open(path)))
+            np.testing.assert_array_equal(one.pixels[0], np.asarray(Image.open(path)))
         else:
             assert one == other
-    assert many[250][1] == Refused("it is of no kind that Pillow reads")
-    assert many[299][1] == Refused(None)
+    assert many[250][1] == Unread("it is of no kind that Pillow reads")
+    assert many[299][1] == Unread(form=Form(3))
 
 
-def test_a_process_that_dies_is_reported_with_its_files(files):
+def test_a_process_that_dies_is_started_again(files):
     with Pool(len(files)) as pool:
         for process in pool._all:
             process.kill()
             process.wait()
-        with pytest.raises(ValueError, match=r"ended at one of .*000\.png"):
-            list(pool.decode(iter(files), Form(1)))
+        found = [result for _, results in pool.decode(iter(files), Form(1)) for result in results]
+    assert sum(isinstance(result, Decoded) for result in found) == 299
+
+
+def test_a_file_that_ends_its_process_is_the_one_that_is_bad(files, monkeypatch):
+    real = pools._answered
+
+    def answered(process, batch, form):
+        if any("123" in path for path in batch):
+            process.kill()
+            process.wait()
+        return real(process, batch, form)
+
+    monkeypatch.setattr(pools, "_answered", answered)
+    found = dict(decoded(files, Form(1)))
+    bad = {path[-7:-4] for path, result in found.items() if isinstance(result, Unread)}
+    assert bad == {"123", "250"}
 
 
 def test_a_script_without_a_guard_can_load_a_folder(files, tmp_path):

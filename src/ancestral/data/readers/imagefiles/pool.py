@@ -19,7 +19,7 @@ from dataclasses import asdict
 from types import TracebackType
 
 from ancestral.data.readers.imagefiles.decode import Decoded, Form
-from ancestral.data.readers.imagefiles.worker import Refused, attempt, read_answer
+from ancestral.data.readers.imagefiles.worker import Unread, attempt, read_answer
 
 FEW = 256
 """Files up to this many are decoded here: a process would not have started before they are."""
@@ -39,17 +39,18 @@ class Pool:
         self._all = [_start() for _ in range(count)]
         for process in self._all:
             self._idle.put(process)
+        self._closed = False
         self._threads = ThreadPoolExecutor(count) if count else None
 
     def decode(
         self, files: Iterable[tuple[str, int]], form: Form
-    ) -> Iterator[tuple[Batch, list[Decoded | Refused]]]:
+    ) -> Iterator[tuple[Batch, list[Decoded | Unread]]]:
         """Of files (path, bytes), batches of paths and what came of each, in their order."""
         if self._threads is None:
             for batch in _batches(files):
                 yield batch, [attempt(path, form) for path in batch]
             return
-        waiting: deque[tuple[Batch, Future[list[Decoded | Refused]]]] = deque()
+        waiting: deque[tuple[Batch, Future[list[Decoded | Unread]]]] = deque()
         try:
             for batch in _batches(files):
                 waiting.append((batch, self._threads.submit(self._ask, batch, form)))
@@ -63,24 +64,24 @@ class Pool:
             for _, future in waiting:
                 future.cancel()
 
-    def _ask(self, batch: Batch, form: Form) -> list[Decoded | Refused]:
+    def _ask(self, batch: Batch, form: Form) -> list[Decoded | Unread]:
         process = self._idle.get()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        request = {"form": asdict(form), "paths": batch}
         try:
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-            results = read_answer(process.stdout)  # type: ignore[arg-type]
-        except (EOFError, OSError) as error:
-            raise ValueError(
-                f"a process that decoded images ended at one of {batch[0]!r} … {batch[-1]!r}: it was killed, "
-                "or a file crashes Pillow. Look at these files, or try again with more memory."
-            ) from error
-        finally:
-            # Also one that has ended: whoever waits for it would wait for ever, and finds out at once so.
+            results = _answered(process, batch, form)
+        except (EOFError, OSError):
+            process.kill()
+            if self._closed:
+                raise
+            process = _start()
+            self._all.append(process)
+        else:
             self._idle.put(process)
-        return results
+            return results
+        self._idle.put(process)
+        if len(batch) == 1:
+            return [Unread("a process ended when it decoded it: it crashes Pillow, or takes too much memory")]
+        # The file that ended the process is among them.
+        return [self._ask([path], form)[0] for path in batch]
 
     def __enter__(self) -> Pool:
         return self
@@ -88,16 +89,27 @@ class Pool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed = True
         for process in self._all:
             process.kill()
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
         for process in self._all:
+            process.kill()
             process.communicate()
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _answered(process: subprocess.Popen[bytes], batch: Batch, form: Form) -> list[Decoded | Unread]:
+    """What came of each file. Raises ``EOFError`` or ``OSError`` where the process has ended."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps({"form": asdict(form), "paths": batch}).encode() + b"\n")
+    process.stdin.flush()
+    return read_answer(process.stdout)  # type: ignore[arg-type]
 
 
 def _start() -> subprocess.Popen[bytes]:

@@ -1,8 +1,8 @@
 """A process that decodes: requests come in on standard input, pixels go out on standard output.
 
 A request is a line of JSON, {"form": …, "paths": […]}. Its answer is a line of JSON with one entry for each
-path, then the pixels of the images, one after another. An entry is {"shape", "remarks"}, {"bad": why} or
-{"colour": true}.
+path, then the pixels of the images, one after another. An entry is {"shape", "type", "remarks", "white",
+"unread"}, {"bad": why} or {"form": one that suits the image}.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from ancestral.data.readers.imagefiles.decode import BadImage, Decoded, Form, FoundColour, decode
+from ancestral.data.readers.imagefiles.decode import BadImage, Decoded, Form, OtherForm, decode
 
 
 @dataclass(frozen=True)
-class Refused:
-    """What is known of an image in the place of its pixels."""
+class Unread:
+    """What is known of a file in the place of its pixels."""
 
-    why: str | None
-    """Why it cannot be read; None for one in colour where grey ones were expected."""
+    why: str | None = None
+    """Why it cannot be read, where it cannot."""
+    form: Form | None = None
+    """A form that suits it, where the one that was given does not."""
 
 
 def serve() -> None:
@@ -45,17 +47,17 @@ def answer(paths: list[str], form: Form, sink: BinaryIO) -> None:
             sink.write(np.ascontiguousarray(result.pixels).data)
 
 
-def attempt(path: str, form: Form) -> Decoded | Refused:
-    """The image of a file, or why there is none."""
+def attempt(path: str, form: Form) -> Decoded | Unread:
+    """The images of a file, or why there are none."""
     try:
         return decode(path, form)
     except BadImage as error:
-        return Refused(str(error))
-    except FoundColour:
-        return Refused(None)
+        return Unread(why=str(error))
+    except OtherForm as other:
+        return Unread(form=other.form)
 
 
-def read_answer(source: BinaryIO) -> list[Decoded | Refused]:
+def read_answer(source: BinaryIO) -> list[Decoded | Unread]:
     """What ``answer`` wrote. ``EOFError`` where it ends too soon."""
     line = source.readline()
     if not line.endswith(b"\n"):
@@ -63,20 +65,28 @@ def read_answer(source: BinaryIO) -> list[Decoded | Refused]:
     return [_result(entry, source) for entry in json.loads(line)]
 
 
-def _entry(result: Decoded | Refused) -> dict[str, Any]:
+def _entry(result: Decoded | Unread) -> dict[str, Any]:
     if isinstance(result, Decoded):
-        return {"shape": result.pixels.shape, "remarks": result.remarks}
-    return {"colour": True} if result.why is None else {"bad": result.why}
+        return {
+            "shape": result.pixels.shape,
+            "type": result.pixels.dtype.name,
+            "remarks": result.remarks,
+            "white": result.white,
+            "unread": result.unread,
+        }
+    return {"bad": result.why} if result.form is None else {"form": asdict(result.form)}
 
 
-def _result(entry: dict[str, Any], source: BinaryIO) -> Decoded | Refused:
-    if "shape" not in entry:
-        return Refused(entry.get("bad"))
-    pixels = np.empty(entry["shape"], np.uint8)
-    view = pixels.reshape(-1).data
+def _result(entry: dict[str, Any], source: BinaryIO) -> Decoded | Unread:
+    if "form" in entry:
+        return Unread(form=Form(**entry["form"]))
+    if "bad" in entry:
+        return Unread(why=entry["bad"])
+    pixels = np.empty(entry["shape"], entry["type"])
+    view = memoryview(pixels.reshape(-1)).cast("B")
     while view:
         got = source.readinto(view)  # type: ignore[attr-defined]
         if not got:
             raise EOFError
         view = view[got:]
-    return Decoded(pixels, tuple(entry["remarks"]))
+    return Decoded(pixels, tuple(entry["remarks"]), entry["white"], entry["unread"])
