@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from ancestral.data import Reading, load_data
-from ancestral.data.readers.imagefiles.decode import BadImage, Form, OtherForm, decode
+from ancestral.data.readers.imagefiles.decode import Form, OtherForm, decode
+from ancestral.data.readers.imagefiles.errors import BadImage
 from fuzzing import Made, damaged, limited
 
 pytestmark = pytest.mark.slow

@@ -212,7 +212,7 @@ def two_unicode_forms(folder: Path) -> None:
     put("b/thé", 5, 200)
     data = load_data("b")
     assert data.class_names == (one, "thé")
-    assert "7 and 5 images are one class" in notes(data)
+    assert "5 and 7 images are one class" in notes(data)
 
 
 @CASES.add("a link that leads nowhere, or in a circle", answer="rejected by name; left out with --skip-bad")

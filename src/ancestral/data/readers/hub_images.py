@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ancestral.data.raw import Array, Reading
-from ancestral.data.readers.imagefiles.decode import BadImage, Decoded, decode
+from ancestral.data.readers.imagefiles.decode import Decoded, decode
 from ancestral.data.readers.imagefiles.depths import Depths
+from ancestral.data.readers.imagefiles.errors import BadImage
 
 _SHOWN = 5
 """Images in a note."""

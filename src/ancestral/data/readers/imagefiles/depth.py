@@ -88,7 +88,7 @@ def deep_values(image: Any, file: str | Path | IO[bytes], page: int, depth: Dept
     raw, _ = _raw(image)
     if image.mode[0] in "IF":
         transparent = image.info.get("transparency")
-        values = np.asarray(image)
+        values: NDArray[Any] = np.asarray(image)
         if values.dtype.kind == "f" and not (values == np.rint(values)).all():
             low, high = values.min(), values.max()
             raise BadImage(
@@ -151,12 +151,12 @@ def _loaded(
         image.seek(page)
         upright_by_us(image)
         image._mode = mode
-        image.tile = [  # type: ignore[attr-defined]
+        image.tile = [
             tile._replace(
                 codec_name=codec or tile.codec_name,
                 args=(raw, *tile.args[1:]) if codec is None and isinstance(tile.args, tuple) else raw,
             )
-            for tile in image.tile  # type: ignore[attr-defined]
+            for tile in image.tile
         ]
         image.load()
         # What is loaded may lie on its side; its own size is that of the pixels.

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ancestral.data.readers.imagefiles.decode import BadImage, Decoded, Form, OtherForm, decode
+from ancestral.data.readers.imagefiles.decode import Decoded, Form, OtherForm, decode
+from ancestral.data.readers.imagefiles.errors import BadImage
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _result(entry: dict[str, Any], source: BinaryIO) -> Decoded | Unread:
     if "bad" in entry:
         return Unread(why=entry["bad"])
     pixels = np.empty(entry["shape"], entry["type"])
-    view = memoryview(pixels.reshape(-1)).cast("B")
+    view = pixels.reshape(-1).view(np.uint8).data
     while view:
         got = source.readinto(view)  # type: ignore[attr-defined]
         if not got:
