@@ -15,6 +15,8 @@ from ancestral.core.spec import DataSpec
 from ancestral.data.augment import AUGMENTATIONS
 from ancestral.data.bits import FixedBits, binarized, threshold_bits
 from ancestral.data.convert import Checked, convert
+from ancestral.data.density import density_notes
+from ancestral.data.labels import with_classes
 from ancestral.data.dataset import Augmentation, Binarize, Dataset, Split
 from ancestral.data.raw import Array, Kind, Raw, Reading
 from ancestral.data.readers import arrays, builtin, folder, hub, idx, tables
@@ -73,7 +75,9 @@ def load_data(
 def assemble(raw: Raw, *, binarize: Binarize = "none", validation: float = 0.1) -> Dataset:
     """Check the arrays of ``raw``, split them as ``load_data`` states, and binarise them if asked."""
     _check_options(binarize, validation)
+    raw = with_classes(raw)
     train, test, source_levels, levels_origin = convert(raw)
+    unbounded = density_notes(train.x, raw.columns) if source_levels is None else ()
     rows = np.arange(len(train.x))
     if test is None:
         count = max(1, round(TEST_SHARE * len(rows)))
@@ -102,7 +106,7 @@ def assemble(raw: Raw, *, binarize: Binarize = "none", validation: float = 0.1) 
         levels_origin=levels_origin,
         columns=raw.columns,
         class_names=raw.class_names,
-        notes=raw.notes,
+        notes=(*raw.notes, *unbounded),
     )
     return dataset if binarize == "none" else _binarized(dataset, binarize)
 

@@ -74,11 +74,6 @@ class Columns:
     def notes(self) -> list[str]:
         """What whoever trains on these columns should know."""
         found = []
-        if self.rows > 1 and (constant := self._named(self._low == self._high)):
-            found.append(
-                f"constant in {self.where}: {constant}. Where a column never varies a density has no "
-                "bound, and a likelihood says nothing. Remove what is constant."
-            )
         coarse = self._error > _COARSE * (self._high - self._low)
         if rounded := self._named(coarse | (self._whole & (self._error > 0))):
             found.append(

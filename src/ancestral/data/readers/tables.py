@@ -146,6 +146,7 @@ def _fill(sink: Sink, tables: dict[str, Table], columns: tuple[str, ...], readin
             raise ValueError(f"{rows.where} has columns and no rows. Give at least one example.")
         notes += [*table.notes, *(rows.notes() if part == "train" else [])]
         before += table.path.stat().st_size
+    notes += [] if classes is None else classes.notes
     names, labels = (None, {}) if classes is None else classes.finish()
     for part, values in labels.items():
         sink.append(f"{part}_labels", values)
