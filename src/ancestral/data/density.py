@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from ancestral.data.raw import Array
-from ancestral.data.relations import LARGEST, relations
 from ancestral.data.readers.columns import shown
+from ancestral.data.relations import LARGEST, relations
 from ancestral.data.rows import Examples, piece_rows
 
 NOT_COMPARABLE = "this ELBO is not comparable: "

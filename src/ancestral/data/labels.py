@@ -66,7 +66,7 @@ def _values(labels: Array, name: str) -> Array:
             f"the labels of {name!r} have type {labels.dtype}; labels must be whole numbers or text. Convert "
             "them, or leave them out."
         )
-    if labels.size and not (-(2.0**63) <= float(labels.min()) and float(labels.max()) < 2.0**63):
+    if labels.size and not (float(labels.min()) >= -(2.0**63) and float(labels.max()) < 2.0**63):
         raise ValueError(
             f"the labels of {name!r} run from {labels.min()} to {labels.max()}; whole numbers must fit in 64 "
             "bits. Write them as text."

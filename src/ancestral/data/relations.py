@@ -72,8 +72,8 @@ def _allowed(rounding: Array) -> Array:
 
 def _copies(z: Array, rounding: Array) -> dict[int, int]:
     """For each column that is another one in other units, the first such column."""
-    # Columns that agree but for their sign have nearly the same products with any vectors: only those are compared.
-    n, dims = z.shape
+    # Columns that agree but for their sign have nearly the same products with any vector.
+    n = len(z)
     products = np.abs(np.random.default_rng(0).normal(size=(4, n)) @ z) / n**0.5
     order = np.argsort(products[0])
     places = products[0, order]

@@ -15,9 +15,9 @@ from ancestral.core.spec import DataSpec
 from ancestral.data.augment import AUGMENTATIONS
 from ancestral.data.bits import FixedBits, binarized, threshold_bits
 from ancestral.data.convert import Checked, convert
+from ancestral.data.dataset import Augmentation, Binarize, Dataset, Split
 from ancestral.data.density import density_notes
 from ancestral.data.labels import with_classes
-from ancestral.data.dataset import Augmentation, Binarize, Dataset, Split
 from ancestral.data.raw import Array, Kind, Raw, Reading
 from ancestral.data.readers import arrays, builtin, folder, hub, idx, tables
 from ancestral.data.readers.builtin import SOURCES
@@ -97,7 +97,7 @@ def assemble(raw: Raw, *, binarize: Binarize = "none", validation: float = 0.1) 
         )
     dataset = Dataset(
         name=raw.name,
-        spec=DataSpec(tuple(train.x.shape[1:]), source_levels),
+        spec=DataSpec(tuple(train.x.shape[1:]), source_levels, train.x.dtype == torch.float64),
         train=_take(train, rows),
         validation=_take(train, validation_rows) if count else None,
         test=test_split,

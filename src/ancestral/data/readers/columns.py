@@ -12,6 +12,7 @@ import numpy as np
 
 from ancestral._internal import checks
 from ancestral.data.raw import Array
+from ancestral.data.width import NeedsDouble, needs_double
 
 MISSING = frozenset(
     ["", "?", "#N/A", "#NA", "<NA>", "N/A", "NA", "n/a", "NULL", "null", "None", "NaN", "NAN", "nan", "-nan"]
@@ -19,8 +20,8 @@ MISSING = frozenset(
 """What programs write where there is no value."""
 _DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([ T].*)?")
 _COMMA = re.compile(r"[-+]?\d[\d.]*,[\d,.]*")
-_COARSE = 1e-4
-"""The part of a column's range by which 32 bits may round it without a word."""
+_EXACT = 2.0**53
+"""Whole numbers above are rounded in 64 bits."""
 _SHOWN = 10
 """Names of columns in a message."""
 
@@ -43,9 +44,10 @@ class Table:
 class Columns:
     """The columns of one table as rows of numbers, checked as they come."""
 
-    def __init__(self, where: str, names: Sequence[str]) -> None:
+    def __init__(self, where: str, names: Sequence[str], dtype: type[np.floating[Any]] = np.float32) -> None:
         self.where = where
         self.names = tuple(names)
+        self.dtype = dtype
         self.rows = 0
         """Rows taken so far."""
         self._boolean: set[str] = set()
@@ -55,7 +57,7 @@ class Columns:
         self._error = np.zeros(len(self.names))
 
     def take(self, batch: Any) -> Array:
-        """Rows (n, D) float32 of an Arrow record batch or table, its columns by name.
+        """Rows (n, D) of an Arrow record batch or table, its columns by name.
 
         Raises ``ValueError`` with the column, and the row counted from 1, for what is not a finite number.
         """
@@ -69,16 +71,21 @@ class Columns:
             raise self._not_finite(self.names[number], row, exact[row, number])
         self._learn(exact, values)
         self.rows += len(values)
-        return values
+        return values if self.dtype == np.float32 else exact
+
+    def check(self) -> None:
+        """Raise ``NeedsDouble`` where the rows taken so far lose differences as 32-bit floats."""
+        if self.dtype == np.float32 and needs_double(self._low, self._high, self._error, self._whole).any():
+            raise NeedsDouble
 
     def notes(self) -> list[str]:
         """What whoever trains on these columns should know."""
         found = []
-        coarse = self._error > _COARSE * (self._high - self._low)
-        if rounded := self._named(coarse | (self._whole & (self._error > 0))):
+        size = np.maximum(np.abs(self._low), np.abs(self._high))
+        if rounded := self._named(self._whole & (size > _EXACT)):
             found.append(
-                f"of more digits than 32 bits hold, in {self.where}: {rounded}. They are rounded (whole "
-                "numbers from 16,777,216 on). Subtract what they have in common, or remove what counts rows."
+                f"of more digits than 64 bits hold, in {self.where}: {rounded}. They are rounded (whole "
+                "numbers from 9,007,199,254,740,992 on). Remove what counts or names the rows."
             )
         return found
 
@@ -88,8 +95,8 @@ class Columns:
     def _learn(self, exact: Array, values: Array) -> None:
         if not len(exact):
             return
-        self._low = np.minimum(self._low, values.min(axis=0))
-        self._high = np.maximum(self._high, values.max(axis=0))
+        self._low = np.minimum(self._low, exact.min(axis=0))
+        self._high = np.maximum(self._high, exact.max(axis=0))
         self._whole &= (exact == np.floor(exact)).all(axis=0)
         self._error = np.maximum(self._error, np.abs(values - exact).max(axis=0))
 

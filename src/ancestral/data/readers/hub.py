@@ -13,7 +13,9 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from ancestral.data.cache import Draft, cached
+import numpy as np
+
+from ancestral.data.cache import Draft, Entry, cached
 from ancestral.data.raw import Kind, Raw, Reading
 from ancestral.data.readers.classes import Classes
 from ancestral.data.readers.columns import shown
@@ -21,6 +23,7 @@ from ancestral.data.readers.hub_columns import Chosen, KnownClasses, Vectors, ch
 from ancestral.data.readers.hub_images import Pictures
 from ancestral.data.readers.hub_places import BATCH, LOCAL, PREFIX, Place, find, in_short
 from ancestral.data.readers.imagefiles.decode import FoundColour
+from ancestral.data.width import NeedsDouble
 
 
 def _read(source: str, reading: Reading) -> Raw:
@@ -32,13 +35,17 @@ def _read(source: str, reading: Reading) -> Raw:
         ) from error
     place, column = find(source.removeprefix(PREFIX))
     told = (column, reading.label, reading.image_size, reading.channels, reading.skip_bad)
-    key = hashlib.sha256(repr(("hub", place.identity, told)).encode()).hexdigest()[:32]
+    key = hashlib.sha256(repr(("hub 2", place.identity, told)).encode()).hexdigest()[:32]
+
+    def entry_of(channels: int, dtype: type[np.floating[Any]] = np.float32) -> Entry:
+        return cached(key, lambda draft: _fill(draft, place, column, reading, channels=channels, dtype=dtype))
+
     try:
-        entry = cached(
-            key, lambda draft: _fill(draft, place, column, reading, channels=reading.channels or 1)
-        )
+        entry = entry_of(reading.channels or 1)
     except FoundColour:
-        entry = cached(key, lambda draft: _fill(draft, place, column, reading, channels=3))
+        entry = entry_of(3)
+    except NeedsDouble:
+        entry = entry_of(reading.channels or 1, np.float64)
     facts = entry.facts
     return Raw(
         name=place.name,
@@ -53,7 +60,13 @@ def _read(source: str, reading: Reading) -> Raw:
 
 
 def _fill(
-    draft: Draft, place: Place, column: str | None, reading: Reading, *, channels: int
+    draft: Draft,
+    place: Place,
+    column: str | None,
+    reading: Reading,
+    *,
+    channels: int,
+    dtype: type[np.floating[Any]],
 ) -> dict[str, Any]:
     """Read the splits into a draft; returns what there is to know beside the arrays."""
     with _quiet():
@@ -67,7 +80,7 @@ def _fill(
             if chosen.kind == "image":
                 reader = Pictures(where, chosen.columns[0], reading, channels=channels)
             else:
-                reader = Vectors(where, chosen, filling.names)
+                reader = Vectors(where, chosen, filling.names, dtype)
             filling.take(part, split, reader)
     return filling.finish([*notes, *chosen.notes])
 
@@ -105,6 +118,7 @@ class _Filling:
         if kept_rows == 0:
             raise ValueError(f"{reader.where} holds no example{' that can be read' if rows else ''}.")
         if isinstance(reader, Vectors):
+            reader.check()
             self.names = reader.names
         if part == "train" or isinstance(reader, Pictures):
             self._notes += reader.notes

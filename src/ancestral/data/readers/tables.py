@@ -19,6 +19,7 @@ from ancestral.data.readers.classes import Classes
 from ancestral.data.readers.columns import Columns, Table, check_label, shown
 from ancestral.data.readers.csv_file import open_csv
 from ancestral.data.readers.parquet_file import open_parquet
+from ancestral.data.width import NeedsDouble
 
 CACHED_ABOVE = 2**27
 """Bytes of numbers above which they go into the cache, and not into memory."""
@@ -29,6 +30,10 @@ _FORMS: dict[str, Callable[[Path], Table]] = {
     ".tsv.gz": open_csv,
     ".parquet": open_parquet,
 }
+
+
+Float = type[np.floating[Any]]
+"""float32, or float64 where differences within a column need it."""
 
 
 class Sink(Protocol):
@@ -90,14 +95,11 @@ def _read(source: str, reading: Reading) -> Raw:
     files = _files(path)
     tables = {part: _FORMS[str(_suffix(file))](file) for part, file in files.items()}
     columns = _columns(tables, reading.label)
-    arrays: dict[str, Array]
-    if sum(table.nbytes for table in tables.values()) > CACHED_ABOVE:
-        entry = cached(_key(files, reading), lambda draft: _fill(draft, tables, columns, reading))
-        arrays, facts = entry.arrays, entry.facts
-    else:
-        memory = _Memory()
-        facts = _fill(memory, tables, columns, reading)
-        arrays = memory.arrays
+    large = sum(table.nbytes for table in tables.values()) > CACHED_ABOVE
+    try:
+        arrays, facts = _arrays(large, files, tables, columns, reading, np.float32)
+    except NeedsDouble:
+        arrays, facts = _arrays(large, files, tables, columns, reading, np.float64)
     return Raw(
         name=path.resolve().name if path.is_dir() else _stem(path),
         train_x=arrays["train_x"],
@@ -108,6 +110,23 @@ def _read(source: str, reading: Reading) -> Raw:
         class_names=None if facts["class_names"] is None else tuple(facts["class_names"]),
         notes=tuple(facts["notes"]),
     )
+
+
+def _arrays(
+    large: bool,
+    files: dict[str, Path],
+    tables: dict[str, Table],
+    columns: tuple[str, ...],
+    reading: Reading,
+    dtype: Float,
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """All rows, in the cache or in memory, and what there is to know beside them."""
+    if large:
+        entry = cached(_key(files, reading), lambda draft: _fill(draft, tables, columns, reading, dtype))
+        return entry.arrays, entry.facts
+    memory = _Memory()
+    facts = _fill(memory, tables, columns, reading, dtype)
+    return memory.arrays, facts
 
 
 def _columns(tables: dict[str, Table], label: str | None) -> tuple[str, ...]:
@@ -127,8 +146,13 @@ def _columns(tables: dict[str, Table], label: str | None) -> tuple[str, ...]:
     return columns
 
 
-def _fill(sink: Sink, tables: dict[str, Table], columns: tuple[str, ...], reading: Reading) -> dict[str, Any]:
-    """Read all tables into a sink; returns what there is to know beside the arrays."""
+def _fill(
+    sink: Sink, tables: dict[str, Table], columns: tuple[str, ...], reading: Reading, dtype: Float
+) -> dict[str, Any]:
+    """Read all tables into a sink; returns what there is to know beside the arrays.
+
+    Raises ``NeedsDouble`` where the rows are to be read as 64-bit floats instead.
+    """
     classes = None if reading.label is None else Classes(reading.label)
     total, before = sum(table.path.stat().st_size for table in tables.values()), 0
     notes: list[str] = []
@@ -137,13 +161,14 @@ def _fill(sink: Sink, tables: dict[str, Table], columns: tuple[str, ...], readin
         def told(done: int, before: int = before) -> None:
             reading.progress((before + done) >> 20, total >> 20)
 
-        rows = Columns(repr(table.path.name), columns)
+        rows = Columns(repr(table.path.name), columns, dtype)
         for batch in table.batches(told):
             if classes is not None and classes.name in table.names:
                 classes.take(part, batch.column(classes.name), first=rows.rows, where=rows.where)
             sink.append(f"{part}_x", rows.take(batch))
         if rows.rows == 0:
             raise ValueError(f"{rows.where} has columns and no rows. Give at least one example.")
+        rows.check()
         notes += [*table.notes, *(rows.notes() if part == "train" else [])]
         before += table.path.stat().st_size
     notes += [] if classes is None else classes.notes
@@ -157,7 +182,7 @@ def _key(files: dict[str, Path], reading: Reading) -> str:
     """Of all that the content of an entry follows from."""
     stats = {part: (str(path.resolve()), path.stat()) for part, path in files.items()}
     content = [(part, path, stat.st_size, stat.st_mtime_ns) for part, (path, stat) in stats.items()]
-    return hashlib.sha256(repr(("tables", reading.label, content)).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr(("tables 2", reading.label, content)).encode()).hexdigest()[:32]
 
 
 KIND = Kind(

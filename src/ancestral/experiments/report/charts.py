@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ancestral.evaluation.gap import draw_gaps, gaps_height
+from ancestral.evaluation.pictures import as_written
 from ancestral.experiments.report.images import data_uri
 
 _STYLE: Any = {
@@ -36,6 +37,7 @@ def chart(draw: Callable[[Any], None], *, wide: float = 6.4, high: float = 3.2, 
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(wide, high), layout="constrained")
         draw(figure)
+        as_written(figure)
         file = io.BytesIO()
         if vector:
             figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
