@@ -34,6 +34,8 @@ class DataChoices:
     """Image files: leave out, count and list those that cannot be read, in place of stopping."""
     label: str | None = None
     """Tables and hf: the column that holds the class, in whole numbers or text; it is not modelled."""
+    header: Literal["yes", "no"] | None = None
+    """Text tables: whether the first line holds the names of the columns; by default the lines tell it."""
     augment: tuple[Augmentation, ...] = ()
     """Of training images, when they are drawn: flip mirrors half of them from left to right, shift moves each
     by up to an eighth of its side. Never of those that are evaluated on."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Header = Literal["yes", "no"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +55,17 @@ class Reading:
     """Whether files that cannot be read are left out."""
     label: str | None = None
     """The column of a table that holds the class."""
+    header: Header | None = None
+    """Whether the first line of a text table holds names: "yes" or "no"; None for what the lines say."""
     progress: Callable[[int, int], None] = lambda done, total: None
     """Told how many of how many parts of a long job are done."""
 
     @property
     def chosen(self) -> list[str]:
         """The names of the choices that were made."""
-        return [name for name in ("image_size", "channels", "skip_bad", "label") if getattr(self, name)]
+        return [
+            name for name in ("image_size", "channels", "skip_bad", "label", "header") if getattr(self, name)
+        ]
 
 
 @dataclass(frozen=True)

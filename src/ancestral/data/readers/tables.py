@@ -7,7 +7,7 @@ large are read once, by batches, into the cache.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,20 +16,15 @@ import numpy as np
 from ancestral.data.cache import cached
 from ancestral.data.raw import Array, Kind, Raw, Reading
 from ancestral.data.readers.classes import Classes
-from ancestral.data.readers.columns import Columns, Table, check_label, shown
+from ancestral.data.readers.columns import BadCell, Columns, Table, check_label, shown
 from ancestral.data.readers.csv_file import open_csv
 from ancestral.data.readers.parquet_file import open_parquet
 from ancestral.data.width import NeedsDouble
 
 CACHED_ABOVE = 2**27
 """Bytes of numbers above which they go into the cache, and not into memory."""
-_FORMS: dict[str, Callable[[Path], Table]] = {
-    ".csv": open_csv,
-    ".csv.gz": open_csv,
-    ".tsv": open_csv,
-    ".tsv.gz": open_csv,
-    ".parquet": open_parquet,
-}
+_TEXT = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+_SUFFIXES = (*_TEXT, ".parquet")
 
 
 Float = type[np.floating[Any]]
@@ -58,7 +53,7 @@ class _Memory:
 
 
 def _suffix(path: Path) -> str | None:
-    return next((suffix for suffix in _FORMS if path.name.lower().endswith(suffix)), None)
+    return next((suffix for suffix in _SUFFIXES if path.name.lower().endswith(suffix)), None)
 
 
 def _files(source: Path) -> dict[str, Path]:
@@ -93,7 +88,8 @@ def _matches(source: str) -> bool:
 def _read(source: str, reading: Reading) -> Raw:
     path = Path(source)
     files = _files(path)
-    tables = {part: _FORMS[str(_suffix(file))](file) for part, file in files.items()}
+    tables = {part: _open(file, reading) for part, file in files.items()}
+    reading = replace(reading, label=_label(tables["train"], reading.label))
     columns = _columns(tables, reading.label)
     large = sum(table.nbytes for table in tables.values()) > CACHED_ABOVE
     try:
@@ -110,6 +106,25 @@ def _read(source: str, reading: Reading) -> Raw:
         class_names=None if facts["class_names"] is None else tuple(facts["class_names"]),
         notes=tuple(facts["notes"]),
     )
+
+
+def _open(file: Path, reading: Reading) -> Table:
+    if _suffix(file) in _TEXT:
+        return open_csv(file, reading.header)
+    if reading.header is not None:
+        raise ValueError(
+            f"header is {reading.header!r}, and {file.name!r} is a Parquet file, which has no lines. Leave it out."
+        )
+    return open_parquet(file)
+
+
+def _label(train: Table, label: str | None) -> str | None:
+    """The column of the label; where no line holds names, the column that has it in the first row."""
+    if label is None or label in train.names or train.first.count(label) != 1:
+        return label
+    name = train.names[train.first.index(label)]
+    train.notes.append(f"{label!r} is in the first row of {train.path.name}: the label is {name!r}.")
+    return name
 
 
 def _arrays(
@@ -161,14 +176,19 @@ def _fill(
         def told(done: int, before: int = before) -> None:
             reading.progress((before + done) >> 20, total >> 20)
 
-        rows = Columns(repr(table.path.name), columns, dtype)
-        for batch in table.batches(told):
-            if classes is not None and classes.name in table.names:
-                classes.take(part, batch.column(classes.name), first=rows.rows, where=rows.where)
-            sink.append(f"{part}_x", rows.take(batch))
+        rows = Columns(repr(table.path.name), columns, dtype, grouped=table.grouped)
+        try:
+            for batch in table.batches(told):
+                if classes is not None and classes.name in table.names:
+                    classes.take(part, batch.column(classes.name), first=rows.rows, where=rows.where)
+                sink.append(f"{part}_x", rows.take(batch))
+            rows.check()
+        except BadCell as error:
+            if table.line_of is None:
+                raise
+            raise ValueError(f"{error} It is in line {table.line_of(error.row)} of the file.") from error
         if rows.rows == 0:
             raise ValueError(f"{rows.where} has columns and no rows. Give at least one example.")
-        rows.check()
         notes += [*table.notes, *(rows.notes() if part == "train" else [])]
         before += table.path.stat().st_size
     notes += [] if classes is None else classes.notes
@@ -182,12 +202,14 @@ def _key(files: dict[str, Path], reading: Reading) -> str:
     """Of all that the content of an entry follows from."""
     stats = {part: (str(path.resolve()), path.stat()) for part, path in files.items()}
     content = [(part, path, stat.st_size, stat.st_mtime_ns) for part, (path, stat) in stats.items()]
-    return hashlib.sha256(repr(("tables 2", reading.label, content)).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr(("tables 2", reading.label, reading.header, content)).encode()).hexdigest()[
+        :32
+    ]
 
 
 KIND = Kind(
     expects="a table of numbers (.csv, .tsv, .csv.gz or .parquet), or a folder with train and test tables",
     matches=_matches,
     read=_read,
-    choices=("label",),
+    choices=("label", "header"),
 )

@@ -16,7 +16,9 @@ def load_configured(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Dataset:
     """Read the data of ``config``, from ``source`` where they have moved. Raises as ``load_data`` does."""
-    reading = Reading(config.image_size, config.channels, config.skip_bad, config.label, progress)
+    reading = Reading(
+        config.image_size, config.channels, config.skip_bad, config.label, config.header, progress=progress
+    )
     return load_data(
         config.source if source is None else source,
         binarize=config.binarize,
