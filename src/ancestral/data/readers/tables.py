@@ -19,6 +19,7 @@ from ancestral.data.readers.classes import Classes
 from ancestral.data.readers.columns import BadCell, Columns, Table, check_label, shown
 from ancestral.data.readers.csv_file import open_csv
 from ancestral.data.readers.parquet_file import open_parquet
+from ancestral.data.readers.splits import parts_of
 from ancestral.data.width import NeedsDouble
 
 CACHED_ABOVE = 2**27
@@ -57,20 +58,24 @@ def _suffix(path: Path) -> str | None:
 
 
 def _files(source: Path) -> dict[str, Path]:
-    """The file of each part, train and perhaps test."""
+    """The file of each part: train, and validation and test where they are there."""
     if source.is_file():
         return {"train": source}
-    parts: dict[str, Path] = {}
-    for part in ("train", "test"):
-        found = sorted(path for path in source.iterdir() if _suffix(path) and _stem(path).lower() == part)
+    parts = _parts(source)
+    for part, found in parts.items():
         if len(found) > 1:
             raise ValueError(
                 f"the folder {str(source)!r} holds {', '.join(path.name for path in found)}, which are "
                 f"several files for the split {part}; keep one of them."
             )
-        if found:
-            parts[part] = found[0]
-    return parts
+    return {part: found[0] for part, found in parts.items()}
+
+
+def _parts(folder: Path) -> dict[str, list[Path]]:
+    """The tables of a folder by the part that their names say."""
+    tables = sorted(path for path in folder.iterdir() if _suffix(path) and path.is_file())
+    found = parts_of({_stem(path) for path in tables})
+    return {part: [path for path in tables if _stem(path) in names] for part, names in found.items()}
 
 
 def _stem(path: Path) -> str:
@@ -81,13 +86,14 @@ def _stem(path: Path) -> str:
 def _matches(source: str) -> bool:
     path = Path(source)
     if path.is_dir():
-        return any(_suffix(inside) and _stem(inside).lower() == "train" for inside in path.iterdir())
+        return "train" in _parts(path)
     return path.is_file() and _suffix(path) is not None
 
 
 def _read(source: str, reading: Reading) -> Raw:
     path = Path(source)
     files = _files(path)
+    unread = files.pop("validation", None)
     tables = {part: _open(file, reading) for part, file in files.items()}
     reading = replace(reading, label=_label(tables["train"], reading.label))
     columns = _columns(tables, reading.label)
@@ -104,8 +110,13 @@ def _read(source: str, reading: Reading) -> Raw:
         test_labels=arrays.get("test_labels"),
         columns=columns,
         class_names=None if facts["class_names"] is None else tuple(facts["class_names"]),
-        notes=tuple(facts["notes"]),
+        notes=(*facts["notes"], *_unread(unread)),
     )
+
+
+def _unread(file: Path | None) -> list[str]:
+    told = "is not read: the validation part is held out of the training part."
+    return [] if file is None else [f"{file.name} {told}"]
 
 
 def _open(file: Path, reading: Reading) -> Table:
@@ -146,18 +157,19 @@ def _arrays(
 
 def _columns(tables: dict[str, Table], label: str | None) -> tuple[str, ...]:
     """The names of the columns that are modelled, which all tables must have."""
-    train, test = tables["train"], tables.get("test")
+    train = tables["train"]
     check_label(label, train.names, repr(train.path.name))
     columns = tuple(name for name in train.names if name != label)
     if not columns:
         raise ValueError(
             f"{train.path.name!r} has no column beside the label {label!r}, so there is nothing to model."
         )
-    if test is not None and (differ := {*columns} ^ ({*test.names} - {label})):
-        raise ValueError(
-            f"{train.path.name!r} and {test.path.name!r} must have the same columns, and only one of them "
-            f"has {shown(sorted(differ))}."
-        )
+    for other in tables.values():
+        if differ := {*columns} ^ ({*other.names} - {label}):
+            raise ValueError(
+                f"{train.path.name!r} and {other.path.name!r} must have the same columns, and only one of them "
+                f"has {shown(sorted(differ))}."
+            )
     return columns
 
 
