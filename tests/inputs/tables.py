@@ -389,7 +389,7 @@ def offsets(folder: Path) -> None:
     z = np.random.default_rng(0).normal(size=(600, 2))
     base, _, _ = _elbo(z)
     for offset in (1e3, 1e6, 1.7e9):
-        elbo, data, samples = _elbo(z + [0.0, offset])
+        elbo, data, samples = _elbo(z + np.array([0.0, offset]))
         assert elbo == pytest.approx(base, abs=1e-3)
         assert abs(float(samples.double()[:, 1].mean()) - offset) < 3.0
         assert np.allclose(np.sort(_all(data)[:, 1]), np.sort(z[:, 1] + offset), rtol=0, atol=1e-4)
