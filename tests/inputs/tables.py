@@ -85,10 +85,10 @@ def trailing_separator(folder: Path) -> None:
 
 @CASES.add("a value in an empty column without a name", answer="an error with the row and the line")
 def trailing_value(folder: Path) -> None:
-    rows = [f"{i}.5,{i},{7 if i == 41 else ''}" for i in range(ROWS * 10)]
+    rows = [f"{i}.5,{i},{7 if i == 541 else ''}" for i in range(ROWS * 10)]
     told = _error(_csv("t.csv", "a,b,\n", rows))
-    assert "row 42" in told
-    assert "line 43" in told
+    assert "row 542" in told
+    assert "line 543" in told
 
 
 @CASES.add("a line break in a name", answer="a space")
@@ -119,7 +119,7 @@ def index_column(folder: Path) -> None:
 def index_in_parquet(folder: Path) -> None:
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"a": np.arange(ROWS) + 0.5, "b": np.arange(ROWS) * 1.0})
-    frame.set_index(pd.Index(range(5, ROWS + 5), name="key")).to_parquet("t.parquet")
+    frame.set_index(pd.Index(list(range(5, ROWS + 4)) + [3], name="key")).to_parquet("t.parquet")
     data = _holds("t.parquet")
     assert any("'key'" in note for note in data.notes)
 
@@ -374,11 +374,11 @@ def _elbo(x: np.ndarray) -> tuple[float, Dataset, torch.Tensor]:
 @CASES.add("a column in units of 1e-15, 1e-34 or 1e12", answer="the ELBO shifts by −log of the unit")
 def units(folder: Path) -> None:
     z = np.random.default_rng(0).normal(size=(600, 2))
-    base, _, _ = _elbo(z)
+    base, _, drawn = _elbo(z)
     for unit in (1e-9, 1e-15, 1e-34, 1e-100, 1e12):
-        elbo, data, samples = _elbo(z * [1.0, unit])
+        elbo, _, samples = _elbo(z * [1.0, unit])
         assert elbo == pytest.approx(base - math.log(unit), abs=1e-3)
-        assert 0.3 < samples.double().std(0)[1] / data.train.x.double().std(0)[1] < 3.0  # type: ignore[union-attr]
+        assert np.allclose(samples[:, 1].double() / unit, drawn[:, 1].double(), atol=1e-4)
 
 
 @CASES.add(
@@ -420,7 +420,7 @@ def names_with_markup(folder: Path) -> None:
 
     names = ["price_$", "cost_$_per_$", "a$$b", "x^2_y^", "flow [/s]", "<b>&", "back\\slash", "\\frac"]
     x = np.random.default_rng(0).normal(size=(200, len(names)))
-    Path("old [/a]").mkdir()
+    Path("old [/a]").mkdir(parents=True)
     np.savetxt("old [/a]/x.csv", x, fmt="%.4f", delimiter=",", header=",".join(names), comments="")
     short = ["--steps", "20", "--batch-size", "16", "--evaluate-every", "0", "--sample-every", "0"]
     assert main(["train", "vae", "--data", "old [/a]/x.csv", "--out", "r [/b]", *short]) == 0

@@ -129,9 +129,11 @@ def _grids(sample: Array) -> Array:
     fractions = np.where(both, (sample + 1) / 2, sample)
     grid = np.zeros(sample.shape[1], np.int64)
     for steps in _GRIDS:
-        open_ = np.flatnonzero((unit | both) & (grid == 0) & (low < high))
+        # A column must reach from one step to the next: near 0 everything is.
+        step = np.where(both, 2.0, 1.0) / steps
+        open_ = np.flatnonzero((unit | both) & (grid == 0) & (high - low > 0.9 * step))
         if not len(open_):
-            break
+            continue
         # Most columns are off the grid in the first rows.
         scaled = fractions[:20, open_] * steps
         open_ = open_[(np.abs(scaled - np.round(scaled)) < _OFF_GRID).all(axis=0)]

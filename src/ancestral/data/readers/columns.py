@@ -26,8 +26,8 @@ _UNIT = re.compile(
 )
 _GROUP = r"^\s*[-+]?[1-9]\d{0,2}(\.\d{3})+\s*$"
 _SHORT = r"^\s*[-+]?(0|[1-9]\d{0,2})\s*$"
-_EXACT = 2.0**53
-"""Whole numbers above are rounded in 64 bits."""
+_ROUNDED = (2.0**53, 2.0**64)
+"""Whole numbers between these are rounded as 64-bit floats; larger ones were floats before."""
 _SHOWN = 10
 """Names of columns in a message."""
 
@@ -131,7 +131,7 @@ class Columns:
                 f"{(self._points[whole[0]].parted or (0, ''))[1]} is less than a thousand."
             )
         size = np.maximum(np.abs(self._low), np.abs(self._high))
-        if rounded := self._named(self._whole & (size > _EXACT)):
+        if rounded := self._named(self._whole & (size > _ROUNDED[0]) & (size < _ROUNDED[1])):
             found.append(
                 f"of more digits than 64 bits hold, in {self.where}: {rounded}. They are rounded (whole "
                 "numbers from 9,007,199,254,740,992 on). Remove what counts or names the rows."

@@ -127,6 +127,8 @@ class _Filling:
         """Write the labels; returns the facts."""
         names = None
         if self._classes is not None:
+            if isinstance(self._classes, Classes):
+                self._notes += self._classes.notes
             names, labels = self._classes.finish()
             for part, values in labels.items():
                 self._draft.append(f"{part}_labels", values)
