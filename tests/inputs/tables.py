@@ -119,7 +119,7 @@ def index_column(folder: Path) -> None:
 def index_in_parquet(folder: Path) -> None:
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"a": np.arange(ROWS) + 0.5, "b": np.arange(ROWS) * 1.0})
-    frame.set_index(pd.Index(list(range(5, ROWS + 4)) + [3], name="key")).to_parquet("t.parquet")
+    frame.set_index(pd.Index([*range(5, ROWS + 4), 3], name="key")).to_parquet("t.parquet")
     data = _holds("t.parquet")
     assert any("'key'" in note for note in data.notes)
 
@@ -288,7 +288,7 @@ def other_labels(folder: Path) -> None:
     for y, names in (
         (np.where(odd, "dog", "cat"), ("cat", "dog")),
         (odd == 1, ("False", "True")),
-        (odd * 2.0, ("0", "2")),
+        (odd * 2.0 + 5.0, ("5", "7")),
         (np.arange(100) % 3, None),
     ):
         np.savez("t.npz", x=x, y=y)

@@ -10,18 +10,26 @@ from ancestral.data.raw import Array, Raw
 from ancestral.data.readers.classes import MAX_CLASSES, in_order
 from ancestral.data.readers.columns import shown
 
+_MISSING = 10
+"""Classes that may be missing from data whose labels count from 0, beside as many as there are."""
+
 
 def with_classes(raw: Raw) -> Raw:
     """``raw`` with labels that count its classes from 0, int64, shared by its parts.
 
-    Labels 0 … K − 1, and those that count given ``class_names``, stay as they are. Other whole numbers, floats
-    that are whole, text and truth values mean the classes that occur: these are named, and a note reports
-    them. Raises ``ValueError`` for labels that are none of these, or more than 10,000 different ones.
+    Labels that count from 0, and those that count given ``class_names``, stay as they are. Other whole numbers,
+    floats that are whole, text and truth values mean the classes that occur: these are named, and a note
+    reports them. Raises ``ValueError`` for labels that are none of these, or more than 10,000 different ones.
     """
     given = [labels for labels in (raw.train_labels, raw.test_labels) if labels is not None]
     if not given or raw.class_names is not None:
         return raw
-    words = [_values(labels, raw.name) for labels in given]
+    parts = {"training": raw.train_labels, "test": raw.test_labels}
+    words = [
+        _values(labels, f"the {part} labels of {raw.name!r}")
+        for part, labels in parts.items()
+        if labels is not None
+    ]
     kinds = {values.dtype.kind for values in words}
     if len(kinds) > 1:
         raise ValueError(
@@ -39,7 +47,7 @@ def with_classes(raw: Raw) -> Raw:
     return replace(raw, train_labels=train, test_labels=test, class_names=names, notes=notes)
 
 
-def _values(labels: Array, name: str) -> Array:
+def _values(labels: Array, where: str) -> Array:
     """The labels as int64, or as text."""
     labels = np.asarray(labels)
     if labels.dtype.kind == "S":
@@ -51,42 +59,42 @@ def _values(labels: Array, name: str) -> Array:
     if labels.dtype.kind == "U":
         if (empty := np.char.strip(labels) == "").any():
             raise ValueError(
-                f"the label of {name!r} is empty in row {int(np.argmax(empty))} (counted from 0). Give each "
-                "example a class, or leave the labels out."
+                f"{where} are empty in row {int(np.argmax(empty))} (counted from 0). Give each example a class, "
+                "or leave the labels out."
             )
         return labels
     if labels.dtype.kind == "f":
         if (bad := ~(np.isfinite(labels) & (labels == np.floor(labels)))).any():
             raise ValueError(
-                f"the labels of {name!r} hold {labels[bad].flat[0]}; labels must be whole numbers or text. "
-                "Round them, or leave them out."
+                f"{where} have type {labels.dtype} and hold {labels[bad].flat[0]}; labels must be whole numbers "
+                "or text. Leave them out, or round them."
             )
     elif labels.dtype.kind not in "iu":
         raise ValueError(
-            f"the labels of {name!r} have type {labels.dtype}; labels must be whole numbers or text. Convert "
+            f"{where} have type {labels.dtype}; labels must be whole numbers or text. Convert "
             "them, or leave them out."
         )
     if labels.size and not (float(labels.min()) >= -(2.0**63) and float(labels.max()) < 2.0**63):
         raise ValueError(
-            f"the labels of {name!r} run from {labels.min()} to {labels.max()}; whole numbers must fit in 64 "
+            f"{where} run from {labels.min()} to {labels.max()}; whole numbers must fit in 64 "
             "bits. Write them as text."
         )
     return labels.astype(np.int64)
 
 
 def _count_from_0(parts: list[Array]) -> bool:
-    """Whether the labels of all parts together are 0 … K − 1, each of them there."""
+    """Whether the labels of all parts together count classes from 0, of which few may be missing."""
     sizes = [values for values in parts if values.size]
     if not sizes:
         return True
     low, high = min(int(v.min()) for v in sizes), max(int(v.max()) for v in sizes)
-    # More classes than labels leave a gap; only then is a table of them made.
-    if low < 0 or high >= sum(v.size for v in sizes):
+    # Ids leave larger gaps than a small part of the data does.
+    if low != 0 or high >= 2 * sum(v.size for v in sizes) + _MISSING:
         return False
     present = np.zeros(high + 1, bool)
     for values in sizes:
         present[values.ravel()] = True
-    return bool(present.all())
+    return high < 2 * int(present.sum()) + _MISSING
 
 
 def _coded(parts: list[Array], name: str) -> tuple[list[Array], tuple[str, ...], str]:

@@ -9,20 +9,28 @@ from ancestral.distributions.base import Factorised, Shape
 from ancestral.distributions.normal import DiagonalNormal
 
 
-class ScaledNormal(Factorised):
-    """x = shift + scale · u with u ~ ``unit``, a density in the units of x.
+class ScaledNormal(DiagonalNormal):
+    """x = shift + scale · u with u ~ ``unit``, a normal density in the units of x.
 
     Densities are computed at u = (x − shift) / scale, so that neither a large ``shift`` nor a tiny ``scale``
     costs digits. Both broadcast to (n, …). Where they are float64, so are ``mean`` and samples.
     """
 
-    has_rsample = True
-
     def __init__(self, unit: DiagonalNormal, shift: Tensor, scale: Tensor) -> None:
         self.unit = unit
         self.shift = shift
-        self.scale = scale
-        super().__init__(unit._extended_shape())
+        self.spread = scale
+        Factorised.__init__(self, unit._extended_shape())
+
+    @property
+    def loc(self) -> Tensor:  # type: ignore[override]
+        """The mean, broadcast to (n, …)."""
+        return self._of(self.unit.loc)
+
+    @property
+    def scale(self) -> Tensor:  # type: ignore[override]
+        """The standard deviation, broadcast to (n, …)."""
+        return self.unit.scale * self.spread
 
     @property
     def mean(self) -> Tensor:
@@ -32,7 +40,7 @@ class ScaledNormal(Factorised):
     @property
     def variance(self) -> Tensor:
         """The variance of each entry, (n, …)."""
-        return self.unit.variance * self.scale.square()
+        return self.unit.variance * self.spread.square()
 
     def rsample(self, sample_shape: Shape = Size()) -> Tensor:  # noqa: B008
         """A sample by reparameterisation, (*sample_shape, n, …)."""
@@ -48,11 +56,11 @@ class ScaledNormal(Factorised):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density, (n,)."""
-        volume = self.scale.log().expand(self.event_shape).sum()
+        volume = self.spread.log().expand(self.event_shape).sum()
         return self.unit.log_prob(self._unit(value)) - volume.to(self.unit.loc.dtype)
 
     def _of(self, u: Tensor) -> Tensor:
-        return u * self.scale + self.shift
+        return u * self.spread + self.shift
 
     def _unit(self, x: Tensor) -> Tensor:
-        return ((x - self.shift) / self.scale).to(self.unit.loc.dtype)
+        return ((x - self.shift) / self.spread).to(self.unit.loc.dtype)

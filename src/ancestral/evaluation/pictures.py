@@ -116,9 +116,11 @@ def _save_points(path: Path, frames: Sequence[np.ndarray], titles: Sequence[str]
 
 
 def as_written(figure: Figure) -> None:
-    """Show all names in a figure as they are: matplotlib would read $…$ as a formula."""
+    """Show all names in a figure as they are: matplotlib would read $…$ as a formula.
+
+    Names at the ticks of an axis are to be written with ``tick_name``.
+    """
     from matplotlib.text import Text
-    from matplotlib.ticker import FixedFormatter
 
     ticks = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
     numbers = {label for axis in ticks for label in axis.findobj(Text)}
@@ -126,10 +128,11 @@ def as_written(figure: Figure) -> None:
         # A logarithmic axis writes its numbers as formulas.
         if text not in numbers or text in (axis.label for axis in ticks):
             text.set_parse_math(False)
-    for axis in ticks:
-        formatter = axis.get_major_formatter()
-        if isinstance(formatter, FixedFormatter):
-            formatter.seq = [str(name).replace("$", r"\$") for name in formatter.seq]
+
+
+def tick_name(name: str) -> str:
+    """A name to write at a tick, where ``as_written`` does not reach."""
+    return name.replace("$", r"\$")
 
 
 def save_figure(path: Path, figure: Figure) -> None:

@@ -45,6 +45,9 @@ class Classes:
             )
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
+        if pa.types.is_floating(kind):
+            # What is no number is no word either, but missing.
+            values = pc.if_else(pc.is_nan(values), pa.scalar(None, kind), values)
         words = pc.utf8_trim_whitespace(values.cast(pa.string()))
         coded = words.dictionary_encode(null_encoding="encode")
         known = [self._code(word) for word in coded.dictionary.to_pylist()]

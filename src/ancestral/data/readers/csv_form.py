@@ -122,7 +122,12 @@ def form_of(text: str, path: Path, header: Header | None, *, mark: int = 0) -> F
         notes.append(f"{path.name} has no line of names: its columns are called {shown(fields)}.")
         return Form(separator, fields, False, lines.offset(start), count, tuple(first), notes=notes)
     if any(number_of(name) is not None for name in names):
-        notes.append(f"the first line of {path.name} is taken for names: {shown(names)}.")
+        counts = len(names) > 2 and any([*names] == [str(n + k) for n in range(len(names))] for k in (0, 1))
+        notes.append(
+            f"the first line of {path.name}, which counts the columns, is taken for their names."
+            if counts
+            else f"the first line of {path.name} is taken for names: {shown(names)}."
+        )
     form = _named(names, rows, path, notes)
     return Form(separator, *form[:1], True, lines.offset(start), count, (), *form[1:], notes=notes)
 
