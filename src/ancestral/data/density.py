@@ -178,7 +178,7 @@ def _notes(found: _Judged, names: list[str]) -> list[str]:
             remedy = "If these are pictures, store them as integers, images (N, H, W): these have bits/dim."
         notes.append((f"whole numbers: {named(whole)}.", remedy))
     if found.repeated.any():
-        told = [_repetition(found, number, names[number]) for number in np.flatnonzero(found.repeated)]
+        told = [_repetition(found, int(number), names[number]) for number in np.flatnonzero(found.repeated)]
         notes.append(
             (f"few or repeated values: {_listed(told)}.", "Remove them, or name the class as the label.")
         )

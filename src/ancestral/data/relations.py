@@ -123,7 +123,7 @@ def _dependent(
         return []
     sums, others = [], []
     for row in _reduced(vectors[:, fits].T.copy()):
-        part = np.flatnonzero(np.abs(row) > _SPARSE * np.abs(row).max())
+        part = [int(i) for i in np.flatnonzero(np.abs(row) > _SPARSE * np.abs(row).max())]
         factors = row[part] / spread[part]
         told = shown([names[number] for number in part])
         if np.allclose(factors, factors[0], rtol=1e-2):

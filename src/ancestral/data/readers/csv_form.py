@@ -173,7 +173,9 @@ def _named(
         names.append("")
     elif width == {len(names) - 1} and names[-1] == "":
         names.pop()
-    fields, index, blank = [], [], []
+    fields: list[str] = []
+    index: list[str] = []
+    blank: list[str] = []
     for place, name in enumerate(names):
         empty = all(place >= len(row) or not row[place].strip() for row in rows) and bool(rows)
         if name == "" and empty:

@@ -97,7 +97,7 @@ def _worst(sets: dict[str, np.ndarray], names: tuple[str, ...]) -> str:
 def _density(one: Subject, extent: list[float]) -> np.ndarray:
     """exp of the bound on a grid, (rows from below, columns)."""
     grid = torch.cartesian_prod(
-        *(torch.linspace(*extent[first : first + 2], _SIDE, dtype=torch.float64) for first in (2, 0))
+        *(torch.linspace(extent[i], extent[i + 1], _SIDE, dtype=torch.float64) for i in (2, 0))
     ).flip(1)
     x: Tensor = grid.to(torch.float64 if one.chain.spec.double else torch.float32)
     if one.chain.summary.noising:
