@@ -139,18 +139,23 @@ def _watcher(stack: contextlib.ExitStack, batch_size: int) -> Callable[[str, int
 def _print_table(compared: list[Any]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from ancestral.experiments.compare import differences
     from ancestral.experiments.comparison_table import NAMES, note, paired_lines, table
 
     one = compared[0].figures
     title = f"{one['data']}: {one['n']} test examples, D = {one['dims']}"
-    sheet = Table(title=title, caption=note(compared), caption_justify="left")
+    # Names are the user's: nothing in them is markup.
+    caption = note(compared)
+    sheet = Table(
+        title=Text(title), caption=None if caption is None else Text(caption), caption_justify="left"
+    )
     sheet.add_column("Concept", no_wrap=True)
     for part in compared:
         sheet.add_column(NAMES[part.kind])
     for concept, entries in table(compared):
-        sheet.add_row(concept, *entries)
+        sheet.add_row(concept, *map(Text, entries))
     Console(width=None if sys.stdout.isatty() else 140).print(sheet)
-    for line in paired_lines(differences(compared)):
+    for line in (*paired_lines(differences(compared)), *one.get("not_comparable", [])):
         print(line)

@@ -37,6 +37,8 @@ class DataChoices:
     """Tables and hf: the column that holds the class, in whole numbers or text; it is not modelled."""
     levels: int | None = None
     """Integer images: the number of grey levels, 0 … N − 1; by default what their type and values say."""
+    header: Literal["yes", "no"] | None = None
+    """Text tables: whether the first line holds the names of the columns; by default the lines tell it."""
     augment: tuple[Augmentation, ...] = ()
     """Of training images, when they are drawn: flip mirrors half of them from left to right, shift moves each
     by up to an eighth of its side. Never of those that are evaluated on."""

@@ -77,6 +77,7 @@ class Board:
     def __rich__(self) -> Any:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
+        from rich.text import Text
 
         sheet = Table.grid(padding=(0, 2))
         sheet.add_column(style="bold", no_wrap=True)
@@ -86,12 +87,12 @@ class Board:
             ProgressBar(total=self.steps, completed=self.step, width=40),
             f"{self.step:,}/{self.steps:,} steps",
         )
-        sheet.add_row(self.title, bar)
+        sheet.add_row(Text(self.title), bar)
         if self.rate is not None:
             sheet.add_row("rate", f"{self.rate * self.batch_size:,.0f} examples/s  {self.rate:,.1f} steps/s")
             sheet.add_row("time left", _duration((self.steps - self.step) / self.rate))
         for name, text in self.rows.items():
-            sheet.add_row(name, text)
+            sheet.add_row(name, Text(text))
         return sheet
 
 
@@ -109,7 +110,7 @@ def training_progress(
     from rich.console import Console
     from rich.live import Live
 
-    console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+    console = console or Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     if not console.is_terminal:
         yield lambda record: console.print(f"{title}: {describe(record, steps)}")
         return
@@ -154,7 +155,7 @@ def example_progress(title: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(title, markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -131,6 +131,11 @@ def _save(
 
     arrays = {"samples": as_array(states[-1], spec)}
     if options.trajectory:
-        arrays["trajectory"] = np.stack([as_array(state, spec).astype(np.float32) for state in states])
+        arrays["trajectory"] = np.stack([_as_floats(as_array(state, spec)) for state in states])
         arrays["trajectory_levels"] = np.array(levels)
     save_array(options.out, arrays, columns=columns)
+
+
+def _as_floats(values: Any) -> Any:
+    """float32, or float64 where the data are of 64 bits."""
+    return values if values.dtype == "float64" else values.astype("float32")

@@ -33,6 +33,8 @@ class DataConfig:
     """Tables and hf: the column that holds the class, in whole numbers or text; it is not modelled."""
     levels: int | None = None
     """Integer images: the number of grey levels, 0 … N − 1; by default what their type and values say."""
+    header: Literal["yes", "no"] | None = None
+    """Text tables: whether the first line holds the names of the columns; by default the lines tell it."""
     augment: tuple[Augmentation, ...] = ()
     """Of training images, when they are drawn: flip mirrors half of them from left to right, shift moves each
     by up to an eighth of its side. Never of those that are evaluated on."""
@@ -46,6 +48,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         checks.one_of("binarize", self.binarize, get_args(Binarize))
         checks.number("validation", self.validation, low=0.0, high=0.5)
+        if self.header is not None:
+            checks.one_of("header", self.header, ("yes", "no"))
         if self.image_size is not None:
             checks.integer("image_size", self.image_size, low=1, high=1 << 14)
         if self.levels is not None:

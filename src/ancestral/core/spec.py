@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ancestral._internal import checks
 
@@ -16,10 +16,15 @@ class DataSpec:
     ``shape`` is (C, H, W) for images and (D,) for vectors. ``levels`` is the number of values an
     entry can take when the data are integers 0 … levels − 1 (256 for 8-bit images, 2 for binary
     ones), or None for real numbers. Bits per dimension exist only where ``levels`` does.
+
+    ``double`` says that real numbers are 64-bit floats, as differences within a column would be lost in 32
+    bits: of times in seconds since 1970, say. Networks compute in 32 bits all the same. Specs that differ in it
+    alone are equal, so a model of either takes data of both.
     """
 
     shape: tuple[int, ...]
     levels: int | None = None
+    double: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.shape) not in (1, 3):
@@ -31,6 +36,8 @@ class DataSpec:
             checks.integer("a size in the shape of one example", size, low=1)
         if self.levels is not None:
             checks.integer("levels", self.levels, low=2, high=65536)
+            if self.double:
+                raise ValueError(f"double is True and levels is {self.levels}; it is for real numbers only.")
 
     @functools.cached_property
     def dims(self) -> int:

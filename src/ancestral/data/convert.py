@@ -10,6 +10,7 @@ import torch
 from ancestral._internal import checks
 from ancestral.data.raw import Array, Raw
 from ancestral.data.rows import Rows, stored_pieces
+from ancestral.data.width import in_double, ranges
 
 MAX_LEVELS = 65_536
 """The most values an integer entry can take, 16 bits."""
@@ -21,7 +22,7 @@ _MAX_LABEL = 2**31 - 1
 
 @dataclass(frozen=True, eq=False)
 class Checked:
-    """All examples of one part, (N, C, H, W) integers or (N, D) float32, and labels (N,) int64 or None."""
+    """All examples of one part, (N, C, H, W) integers or (N, D) floats, and labels (N,) int64 or None."""
 
     x: Rows
     labels: Array | None
@@ -42,10 +43,11 @@ class GreyLevels:
 def convert(raw: Raw) -> tuple[dict[str, Checked], GreyLevels]:
     """The parts that there are, train, validation and test, and their grey levels.
 
-    Integers become uint8 where they fit and int32 otherwise, with the channels first; floats become
-    float32. They do when they are read: here an array is only looked through, a piece at a time. Grey levels
-    that a source does not state are 2 where only 0 and 1 occur, else 256 for 8-bit types, and for other
-    integers the smallest power of two, at least 256, above the largest value of all parts. Raises
+    Integers become uint8 where they fit and int32 otherwise, with the channels first; floats become float32,
+    or float64 where 32 bits would lose differences within a column. They do when they are read: here an array
+    is only looked through, a piece at a time. Grey levels that a source does not state are 2 where only 0 and 1
+    occur, else 256 for 8-bit types, and for other integers the smallest power of two, at least 256, above the
+    largest value of all parts. Raises
     ``ValueError``, naming the part, for arrays that are neither integer images nor float vectors, for values
     out of range, and for labels that do not go with them.
     """
@@ -64,9 +66,9 @@ def convert(raw: Raw) -> tuple[dict[str, Checked], GreyLevels]:
                 f"levels = {raw.levels} is given for {raw.name!r}, which holds real numbers; levels are "
                 "counted for integers only. Leave `levels` out, or store integers."
             )
-        for where, x in parts.items():
-            _check_finite(x, where)
-        levels, dtype = GreyLevels(None, "real numbers have none"), torch.float32
+        double = [_needs_double(x, where) for where, x in parts.items()]
+        levels = GreyLevels(None, "real numbers have none")
+        dtype = torch.float64 if any(double) else torch.float32
     else:
         levels = _levels(raw, parts)
         assert levels.count is not None
@@ -123,8 +125,17 @@ def _check_alike(raw: Raw, x: Array, part: str) -> None:
         )
 
 
+def _needs_double(x: Array, where: str) -> bool:
+    """Whether vectors need 64 bits. Rejects entries that are not finite in 32 bits."""
+    low, high = ranges(x)
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.array([low, high]).astype(np.float32)).all():
+            _check_finite(x, where)
+    return in_double(x, low, high, where)
+
+
 def _check_finite(x: Array, where: str) -> None:
-    """Refuse vectors with entries that are not finite in 32 bits."""
+    """Reject vectors with entries that are not finite in 32 bits."""
     count, row, column = 0, 0, 0
     for first, piece in stored_pieces(x):
         with np.errstate(over="ignore"):  # what overflows is refused below, by name

@@ -38,7 +38,8 @@ class Split:
     """Some examples and their labels."""
 
     x: Examples
-    """Images (N, C, H, W), uint8 for up to 256 levels and int32 above, or vectors (N, D), float32.
+    """Images (N, C, H, W), uint8 for up to 256 levels and int32 above, or vectors (N, D), float32
+    or, where differences within a column need them (``spec.double``), float64.
 
     A tensor, or ``Rows`` of a large file, which are read whenever they are asked for.
     """

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Header = Literal["yes", "no"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +92,8 @@ class Reading:
     """The number of grey levels; None for what the values say."""
     run_levels: int | None = None
     """The grey levels of the run that the data are for: data that state none have them, where they fit."""
+    header: Header | None = None
+    """Whether the first line of a text table holds names: "yes" or "no"; None for what the lines say."""
     progress: Callable[[int, int], None] = lambda done, total: None
     """Told how many of how many parts of a long job are done."""
 
@@ -105,7 +108,7 @@ class Reading:
         """The names of the choices that were made."""
         return [
             name
-            for name in ("image_size", "channels", "skip_bad", "label", "key", "levels")
+            for name in ("image_size", "channels", "skip_bad", "label", "key", "levels", "header")
             if getattr(self, name)
         ]
 

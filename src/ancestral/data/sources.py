@@ -16,8 +16,10 @@ from ancestral.data.augment import AUGMENTATIONS
 from ancestral.data.bits import FixedBits, binarized, threshold_bits
 from ancestral.data.convert import MAX_LEVELS, Checked, convert
 from ancestral.data.dataset import GIVEN, Augmentation, Binarize, Dataset, Split
+from ancestral.data.density import density_notes
 from ancestral.data.duplicates import on_copies
 from ancestral.data.identity import identified
+from ancestral.data.labels import with_classes
 from ancestral.data.memory import Source, in_memory, raw_of
 from ancestral.data.raw import Array, Kind, Raw, Reading
 from ancestral.data.readers import arrays, builtin, folder, hub, idx, tables
@@ -114,9 +116,11 @@ def assemble(
 ) -> Dataset:
     """Check the arrays of ``raw``, split them as ``load_data`` states, and binarise them if asked."""
     _check_options(binarize, validation)
+    raw = with_classes(raw)
     parts, levels = convert(raw)
     parts, notes = _labels_alike(raw.name, parts)
     train, test, held = parts["train"], parts.get("test"), parts.get("validation")
+    unbounded = density_notes(train.x, raw.columns) if levels.count is None else ()
     rows = np.arange(len(train.x))
     if test is None:
         count = max(1, round(TEST_SHARE * len(rows)))
@@ -141,7 +145,7 @@ def assemble(
         )
     dataset = Dataset(
         name=raw.name,
-        spec=DataSpec(tuple(train.x.shape[1:]), levels.count),
+        spec=DataSpec(tuple(train.x.shape[1:]), levels.count, train.x.dtype == torch.float64),
         train=_take(train, rows),
         validation=held_split,
         validation_origin=held_origin,
@@ -151,7 +155,7 @@ def assemble(
         levels_origin=levels.origin,
         columns=raw.columns,
         class_names=raw.class_names,
-        notes=(*raw.notes, *notes, *_on_validation(raw.name, held, validation)),
+        notes=(*raw.notes, *notes, *_on_validation(raw.name, held, validation), *unbounded),
     )
     dataset = on_copies(identified(dataset, raw), raw, deduplicate=deduplicate)
     if binarize == "none":
@@ -236,11 +240,12 @@ def load_whole(
 
 def whole(raw: Raw, *, binarize: Binarize = "none") -> Dataset:
     """All examples of ``raw``, which has no test part, as the test part."""
+    raw = with_classes(raw)
     parts, levels = convert(raw)
     everything = _take(parts["train"], np.arange(len(parts["train"].x)))
     dataset = Dataset(
         name=raw.name,
-        spec=DataSpec(tuple(everything.x.shape[1:]), levels.count),
+        spec=DataSpec(tuple(everything.x.shape[1:]), levels.count, everything.x.dtype == torch.float64),
         train=everything,
         validation=None,
         test=everything,

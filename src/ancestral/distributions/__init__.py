@@ -7,6 +7,7 @@ from ancestral.distributions.discretized import DiscretizedLogistic, Discretized
 from ancestral.distributions.flow import FlowNormal, NormalizingFlow
 from ancestral.distributions.mixture import DiscretizedLogisticMixture, NormalMixture
 from ancestral.distributions.normal import DiagonalNormal, FullNormal, gaussian, refine, standard_normal
+from ancestral.distributions.scaled import ScaledNormal
 
 __all__ = [
     "Bernoulli",
@@ -19,6 +20,7 @@ __all__ = [
     "FullNormal",
     "NormalMixture",
     "NormalizingFlow",
+    "ScaledNormal",
     "Shape",
     "full_precision",
     "gaussian",

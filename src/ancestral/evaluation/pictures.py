@@ -115,9 +115,30 @@ def _save_points(path: Path, frames: Sequence[np.ndarray], titles: Sequence[str]
     save_figure(path, figure)
 
 
+def as_written(figure: Figure) -> None:
+    """Show all names in a figure as they are: matplotlib would read $…$ as a formula.
+
+    Names at the ticks of an axis are to be written with ``tick_name``.
+    """
+    from matplotlib.text import Text
+
+    ticks = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    numbers = {label for axis in ticks for label in axis.findobj(Text)}
+    for text in figure.findobj(Text):
+        # A logarithmic axis writes its numbers as formulas.
+        if text not in numbers or text in (axis.label for axis in ticks):
+            text.set_parse_math(False)
+
+
+def tick_name(name: str) -> str:
+    """A name to write at a tick, where ``as_written`` does not reach."""
+    return name.replace("$", r"\$")
+
+
 def save_figure(path: Path, figure: Figure) -> None:
     """Write a matplotlib figure as a PNG, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    as_written(figure)
     with replacing(path) as temporary:
         # Without the version of the drawing library, equal pictures are equal files.
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})

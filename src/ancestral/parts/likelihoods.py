@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 
 from ancestral._internal import checks
 from ancestral.core.spec import DataSpec
-from ancestral.distributions import Bernoulli, DiagonalNormal, full_precision, soft_clamp
+from ancestral.distributions import Bernoulli, DiagonalNormal, ScaledNormal, full_precision, soft_clamp
 from ancestral.distributions.discretized import DiscretizedLogistic, DiscretizedNormal
 from ancestral.distributions.mixture import DiscretizedLogisticMixture
 from ancestral.parts.scaling import Scaling
@@ -54,7 +54,7 @@ class NormalData(DataDistribution):
 
     def __call__(self, mean: Tensor, sigma: Tensor) -> Distribution:
         """As ``DataDistribution``."""
-        return DiagonalNormal(self.scaling.inverse(mean), sigma * self.scaling.scale)
+        return ScaledNormal(DiagonalNormal(mean, sigma), self.scaling.shift, self.scaling.scale)
 
 
 class DiscretizedNormalData(DataDistribution):

@@ -9,13 +9,17 @@ from torch import Tensor, nn
 
 from ancestral.core.spec import DataSpec
 
+_CONSTANT = 1e-13
+"""A standard deviation below this part of the largest value is rounding: the entry never varies."""
+
 
 class Scaling(nn.Module):
     """u = (x − shift) / scale, with buffers that travel with the weights.
 
     Integers 0 … levels − 1 go to [−1, 1]; real vectors are standardised with the statistics of the
     training data (``fit``). A likelihood undoes it inside its law, so that densities are in the data's
-    own units and no Jacobian is left over.
+    own units and no Jacobian is left over. Data of 64 bits (``spec.double``) are centred and scaled in 64
+    bits; u has the type of ``centre``.
 
     ``centre`` is the mean of u over the training data, entry by entry: encoders read u − centre, and
     decoders start from it, so that an untrained model already knows the mean image. 0 until ``fit``.
@@ -28,7 +32,8 @@ class Scaling(nn.Module):
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
         if spec.levels is None:
-            shift, scale = torch.zeros(spec.shape), torch.ones(spec.shape)
+            dtype = torch.float64 if spec.double else None
+            shift, scale = torch.zeros(spec.shape, dtype=dtype), torch.ones(spec.shape, dtype=dtype)
         else:
             half = torch.tensor((spec.levels - 1) / 2.0)
             shift, scale = half, half.clone()
@@ -47,8 +52,8 @@ class Scaling(nn.Module):
         """
         pieces = (x,) if isinstance(x, Tensor) else x
         if self.levels is None:
-            mean, std = _mean_and_std(pieces)
-            std = torch.where(std > 1e-12 * (1.0 + mean.abs()), std, torch.ones_like(std))
+            mean, std, size = _mean_std_size(pieces)
+            std = torch.where(std > _CONSTANT * size, std, torch.ones_like(std))
             self.shift.copy_(mean)
             self.scale.copy_(std)
             return self
@@ -63,7 +68,8 @@ class Scaling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """From the data's units to the network's, as floating point."""
-        return (x.to(self.shift.dtype) - self.shift) / self.scale
+        x = x if x.is_floating_point() else x.to(self.shift.dtype)
+        return ((x - self.shift) / self.scale).to(self.centre.dtype)
 
     def centred(self, x: Tensor) -> Tensor:
         """What an encoder reads: u − centre."""
@@ -74,16 +80,20 @@ class Scaling(nn.Module):
         return u * self.scale + self.shift
 
 
-def _mean_and_std(pieces: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Of each entry, in float64; pieces are put together as in Chan et al. (1979), equation 2.1."""
-    n, mean, squares = 0, torch.zeros(()), torch.zeros(())
+def _mean_std_size(pieces: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean, the standard deviation and the largest absolute value of each entry, in float64.
+
+    Pieces are put together as in Chan et al. (1979), equation 2.1.
+    """
+    n, mean, squares, size = 0, torch.zeros(()), torch.zeros(()), torch.zeros(())
     for piece in pieces:
         x = piece.double()
+        size = torch.maximum(size, x.abs().amax(dim=0))
         step, part = x.mean(dim=0) - mean, len(x) / (n + len(x))
         squares = squares + (x - x.mean(dim=0)).square().sum(dim=0) + step.square() * (n * part)
         mean, n = mean + step * part, n + len(x)
     _check_any(n)
-    return mean, (squares / n).sqrt()
+    return mean, (squares / n).sqrt(), size
 
 
 def _mean_and_range(pieces: Iterable[Tensor]) -> tuple[Tensor, int, int]:

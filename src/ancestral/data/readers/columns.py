@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from ancestral._internal import checks
 from ancestral.data.raw import Array
+from ancestral.data.width import NeedsDouble, needs_double
 
 MISSING = frozenset(
     ["", "?", "#N/A", "#NA", "<NA>", "N/A", "NA", "n/a", "NULL", "null", "None", "NaN", "NAN", "nan", "-nan"]
@@ -19,8 +20,14 @@ MISSING = frozenset(
 """What programs write where there is no value."""
 _DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([ T].*)?")
 _COMMA = re.compile(r"[-+]?\d[\d.]*,[\d,.]*")
-_COARSE = 1e-4
-"""The part of a column's range by which 32 bits may round it without a word."""
+_POINTS = re.compile(r"[-+]?\d{1,3}(\.\d{3}){2,}")
+_UNIT = re.compile(
+    r"[-+]?[$€£¥]?\s?[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s?[^\d\s][^\d]{0,9}|[-+]?[$€£¥]\s?[\d.,]+", re.I
+)
+_GROUP = r"^\s*[-+]?[1-9]\d{0,2}(\.\d{3})+\s*$"
+_SHORT = r"^\s*[-+]?(0|[1-9]\d{0,2})\s*$"
+_ROUNDED = (2.0**53, 2.0**64)
+"""Whole numbers between these are rounded as 64-bit floats; larger ones were floats before."""
 _SHOWN = 10
 """Names of columns in a message."""
 
@@ -36,26 +43,55 @@ class Table:
     """Its rows, as Arrow record batches of a bounded size; tells how many bytes of the file are read."""
     nbytes: int
     """About how much memory its numbers take, and rather more than less."""
-    notes: tuple[str, ...] = ()
-    """What whoever reads it should be told."""
+    notes: list[str] = field(default_factory=list)
+    """What is reported of it; complete when all rows have been read."""
+    first: tuple[str, ...] = ()
+    """The fields of the first row of a file without names."""
+    line_of: Callable[[int], int] | None = None
+    """The line of the file, from 1, at which a row, from 0, begins; None where there are no lines."""
+    grouped: bool = False
+    """Whether points may stand between thousands."""
+
+
+@dataclass(frozen=True)
+class _Points:
+    """The points in a column of text."""
+
+    parted: tuple[int, str] | None = None
+    """The first row that holds a point before three digits, and its text."""
+    short: bool = False
+    """Whether there are whole numbers of up to three digits."""
+    real: bool = False
+    """Whether anything else is there, so that points are decimal points."""
 
 
 class Columns:
     """The columns of one table as rows of numbers, checked as they come."""
 
-    def __init__(self, where: str, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        where: str,
+        names: Sequence[str],
+        dtype: type[np.floating[Any]] = np.float32,
+        *,
+        grouped: bool = False,
+    ) -> None:
         self.where = where
         self.names = tuple(names)
+        self.dtype = dtype
         self.rows = 0
         """Rows taken so far."""
         self._boolean: set[str] = set()
+        self._foreign: dict[str, tuple[str, float | None]] = {}
+        self._grouped = grouped
+        self._points: dict[str, _Points] = {}
         self._low = np.full(len(self.names), np.inf)
         self._high = np.full(len(self.names), -np.inf)
         self._whole = np.ones(len(self.names), bool)
         self._error = np.zeros(len(self.names))
 
     def take(self, batch: Any) -> Array:
-        """Rows (n, D) float32 of an Arrow record batch or table, its columns by name.
+        """Rows (n, D) of an Arrow record batch or table, its columns by name.
 
         Raises ``ValueError`` with the column, and the row counted from 1, for what is not a finite number.
         """
@@ -69,21 +105,36 @@ class Columns:
             raise self._not_finite(self.names[number], row, exact[row, number])
         self._learn(exact, values)
         self.rows += len(values)
-        return values
+        return values if self.dtype == np.float32 else exact
+
+    def check(self) -> None:
+        """Raise ``NeedsDouble`` where the rows taken so far lose differences as 32-bit floats.
+
+        ``ValueError`` where points may stand between thousands.
+        """
+        self._check_points()
+        if self.dtype == np.float32 and needs_double(self._low, self._high, self._error, self._whole).any():
+            raise NeedsDouble
 
     def notes(self) -> list[str]:
         """What whoever trains on these columns should know."""
         found = []
-        if self.rows > 1 and (constant := self._named(self._low == self._high)):
+        for name, (word, number) in self._foreign.items():
             found.append(
-                f"constant in {self.where}: {constant}. Where a column never varies a density has no "
-                "bound, and a likelihood says nothing. Remove what is constant."
+                f"column {name!r} of {self.where} has digits or signs of another script, read as numbers: {word} "
+                f"is {number:g}."
             )
-        coarse = self._error > _COARSE * (self._high - self._low)
-        if rounded := self._named(coarse | (self._whole & (self._error > 0))):
+        whole = [name for name, seen in self._points.items() if seen.parted and not (seen.short or seen.real)]
+        if whole:
             found.append(
-                f"of more digits than 32 bits hold, in {self.where}: {rounded}. They are rounded (whole "
-                "numbers from 16,777,216 on). Subtract what they have in common, or remove what counts rows."
+                f"the points in {shown(whole)} of {self.where} are read as decimal points: "
+                f"{(self._points[whole[0]].parted or (0, ''))[1]} is less than a thousand."
+            )
+        size = np.maximum(np.abs(self._low), np.abs(self._high))
+        if rounded := self._named(self._whole & (size > _ROUNDED[0]) & (size < _ROUNDED[1])):
+            found.append(
+                f"of more digits than 64 bits hold, in {self.where}: {rounded}. They are rounded (whole "
+                "numbers from 9,007,199,254,740,992 on). Remove what counts or names the rows."
             )
         return found
 
@@ -93,8 +144,8 @@ class Columns:
     def _learn(self, exact: Array, values: Array) -> None:
         if not len(exact):
             return
-        self._low = np.minimum(self._low, values.min(axis=0))
-        self._high = np.maximum(self._high, values.max(axis=0))
+        self._low = np.minimum(self._low, exact.min(axis=0))
+        self._high = np.maximum(self._high, exact.max(axis=0))
         self._whole &= (exact == np.floor(exact)).all(axis=0)
         self._error = np.maximum(self._error, np.abs(values - exact).max(axis=0))
 
@@ -108,6 +159,8 @@ class Columns:
         if values.null_count:
             raise missing(name, self.rows + _first(values.is_null()), self.where)
         if is_text(values.type):
+            if self._grouped:
+                self._watch_points(name, values)
             values = self._parsed(name, values)
         numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         assert isinstance(numbers, np.ndarray)
@@ -127,11 +180,49 @@ class Columns:
                 return values.cast(pa.float64())
             except pa.ArrowInvalid:
                 pass
+            if (numbers := self._of_other_scripts(name, values.to_pylist())) is not None:
+                return pa.array(numbers, pa.float64())
         truth = pc.is_in(pc.utf8_lower(values), pa.array(["true", "false"], values.type))
         if (self.rows == 0 or name in self._boolean) and pc.all(truth).as_py():
             self._boolean.add(name)
             return values.cast(pa.bool_())
         raise self._not_a_number(name, values.to_pylist())
+
+    def _of_other_scripts(self, name: str, words: list[str]) -> list[float] | None:
+        """The numbers that words are in any digits of Unicode; None where one is missing or none."""
+        numbers = [None if word in MISSING else number_of(word) for word in words]
+        if None in numbers:
+            return None
+        first = next((word for word in words if not word.isascii()), words[0])
+        self._foreign.setdefault(name, (first, number_of(first)))
+        return [number for number in numbers if number is not None]
+
+    def _watch_points(self, name: str, values: Any) -> None:
+        """Whether points in a column only ever stand where a thousand would be parted."""
+        import pyarrow.compute as pc
+
+        seen = self._points.get(name, _Points())
+        if seen.real:
+            return
+        parted = pc.match_substring_regex(values, _GROUP)
+        short = pc.match_substring_regex(values, _SHORT)
+        real = not pc.all(pc.or_(parted, short)).as_py()
+        first = seen.parted
+        if first is None and pc.any(parted).as_py():
+            row = _first(parted)
+            first = (self.rows + row, values[row].as_py())
+        self._points[name] = _Points(first, seen.short or pc.any(short).as_py(), real)
+
+    def _check_points(self) -> None:
+        for name, seen in self._points.items():
+            if seen.parted is not None and seen.short and not seen.real:
+                row, word = seen.parted
+                raise BadCell(
+                    f"column {name!r} of {self.where} holds {word!r} in row {row + 1} beside whole numbers below "
+                    "1,000, so its points may stand between thousands. Write thousands without points, or every "
+                    "number with its decimals, such as 987.000.",
+                    row,
+                )
 
     def _not_a_number(self, name: str, values: list[str]) -> ValueError:
         """The first text among the values, or where there is none, the first that is missing."""
@@ -139,15 +230,16 @@ class Columns:
             row, other = next(pair for pair in enumerate(values) if pair[1].lower() not in ("true", "false"))
             if other in MISSING:
                 return missing(name, self.rows + row, self.where, value=other)
-            return ValueError(
+            return BadCell(
                 f"column {name!r} of {self.where} holds {other!r} in row {self.rows + row + 1}, which is not "
-                "true or false as in the rows before. Write the column in one way."
+                "true or false as in the rows before. Write the column in one way.",
+                self.rows + row,
             )
         gap = None
         for row, value in enumerate(values, self.rows):
             if value in MISSING:
                 gap = (row, value) if gap is None else gap
-            elif not _is_number(value):
+            elif number_of(value) is None:
                 return text(name, value, row=row, where=self.where)
         assert gap is not None
         return missing(name, gap[0], self.where, value=gap[1])
@@ -155,9 +247,10 @@ class Columns:
     def _not_finite(self, name: str, row: int, value: float) -> ValueError:
         if np.isnan(value):
             return missing(name, self.rows + row, self.where, value="NaN")
-        return ValueError(
+        return BadCell(
             f"column {name!r} of {self.where} holds {value:g} in row {self.rows + row + 1}, which is not a "
-            "finite number of 32 bits. Remove or replace it."
+            "finite number of 32 bits. Remove or replace it.",
+            self.rows + row,
         )
 
 
@@ -211,37 +304,57 @@ def check_label(label: str | None, names: Sequence[str], where: str) -> None:
 _DATES = "columns must be numbers. Remove it, or write it as a number, such as days since the first."
 
 
-def missing(name: str, row: int, where: str, *, value: str = "") -> ValueError:
+class BadCell(ValueError):
+    """That a value is none that a column can hold."""
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
+        """Counted from 0."""
+
+
+def missing(name: str, row: int, where: str, *, value: str = "") -> BadCell:
     """That a value is missing in a row counted from 0; told as counted from 1."""
     held = f" (it holds {value!r})" if value else ""
-    return ValueError(
+    return BadCell(
         f"column {name!r} of {where} has no value in row {row + 1}{held}; rows are counted from 1, without a "
-        "header. Missing values are not guessed: fill it in, or remove the row or the column."
+        "header. Missing values are not guessed: fill it in, or remove the row or the column.",
+        row,
     )
 
 
-def text(name: str, value: str, *, row: int, where: str) -> ValueError:
+def text(name: str, value: str, *, row: int, where: str) -> BadCell:
     """That a value is no number, with what may have been meant."""
     given = value if len(value) <= 40 else value[:37] + "…"
     held = f"column {name!r} of {where} holds {given!r} in row {row + 1}"
     if _DATE.fullmatch(value):
-        return ValueError(f"{held}, which looks like a date; {_DATES}")
+        return BadCell(f"{held}, which looks like a date; {_DATES}", row)
     if _COMMA.fullmatch(value):
-        return ValueError(
-            f"{held}, a number with a comma; write it with a point, and nothing between thousands: 1234.5."
+        return BadCell(
+            f"{held}, a number with a comma; write it with a point, and nothing between thousands: 1234.5.",
+            row,
         )
-    return ValueError(
+    if _POINTS.fullmatch(value):
+        return BadCell(f"{held}, a number with points between thousands; write it without: 1234567.", row)
+    if _UNIT.fullmatch(value):
+        return BadCell(
+            f"{held}, a number with a unit; write the number alone, and the unit in the name.", row
+        )
+    if value.startswith("#"):
+        return BadCell(f"{held}, which looks like a comment line. Remove that line.", row)
+    return BadCell(
         f"{held}, which is text; columns must be numbers. If it is the class, say so: --label {name!r}. "
-        "Otherwise remove it, or write it as numbers."
+        "Otherwise remove it, or write it as numbers.",
+        row,
     )
 
 
-def _is_number(value: str) -> bool:
+def number_of(value: str) -> float | None:
+    """The number that a text is, in any digits of Unicode; None where it is none."""
     try:
-        float(value)
+        return None if "_" in value else float(value.replace("−", "-").replace("٫", "."))
     except ValueError:
-        return False
-    return "_" not in value
+        return None
 
 
 def _first(mask: Any) -> int:

@@ -2,89 +2,148 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ancestral.data.readers.columns import Table, shown
+from ancestral.data.raw import Header
+from ancestral.data.readers.columns import Table
+from ancestral.data.readers.csv_form import Form, form_of
 
 _HEAD = 2**16
 """Bytes that are looked at to learn what a file is; a longer first line is read whole."""
 _BLOCK = 2**20
 """Bytes read at once, and the longest line."""
-_SEPARATORS = "\t;|,"
-"""In the order in which they are tried: a comma is also found in numbers and in text."""
-_TRIED = 5
-"""Lines that a separator must cut into equally many fields."""
 _PACKED = 10
 """How many times smaller gzip may make a table."""
 _UTF8 = "Save it as UTF-8: in a spreadsheet, choose 'CSV UTF-8'."
 
 
-@dataclass(frozen=True)
-class _Form:
-    """How a file is written."""
-
-    separator: str
-    names: tuple[str, ...]
-    header: bool
-    """Whether the first line holds the names."""
-
-
-def open_csv(path: Path) -> Table:
+def open_csv(path: Path, header: Header | None = None) -> Table:
     """What a file is and how to read it. ``ValueError`` for one that is no table, or in another encoding.
 
-    Where every field of the first line that is not empty is a number, that line is data and the columns are
-    "column 1", "column 2", …; one that counts three columns or more from 0 or 1 holds names. Notes say so.
+    Empty lines and comments (#) above the rows are passed over. Without ``header``, whether the first line
+    holds names is told from it and the next ones; where it holds none, the columns are "column 1", "column
+    2", …. An index that pandas wrote and empty columns are left out. Notes report all of this.
     """
     with _readable(path), _stream(path) as stream:
-        form = _form(_head(stream, path), path)
-    notes = []
-    if not form.header:
-        notes.append(f"{path.name} has no line of names: its columns are called {shown(form.names)}.")
-    elif _counts(form.names):
-        notes.append(f"the first line of {path.name}, which counts the columns, is taken for their names.")
+        text, mark, quoted = _head(stream, path)
+        form = form_of(text, path, header, mark=mark)
+    notes = list(form.notes)
 
     def batches(told: Callable[[int], None]) -> Iterator[Any]:
-        return _batches(path, form, told)
+        notes[:] = form.notes
+        return _batches(path, form, notes, told, quoted=quoted)
 
     # A number takes at least two bytes of text, and four in memory.
     nbytes = 2 * path.stat().st_size * (_PACKED if _zipped(path) else 1)
-    return Table(path, form.names, batches, nbytes, tuple(notes))
+    return Table(
+        path,
+        form.names,
+        batches,
+        nbytes,
+        notes,
+        first=form.first,
+        line_of=lambda row: _line_of(path, form, row),
+        grouped=form.separator == ";",
+    )
 
 
-def _batches(path: Path, form: _Form, told: Callable[[int], None]) -> Iterator[Any]:
+def _batches(
+    path: Path, form: Form, notes: list[str], told: Callable[[int], None], *, quoted: bool
+) -> Iterator[Any]:
     """All as text: what is a number is decided by one piece of code, for all rows."""
     import pyarrow as pa
     from pyarrow import csv as arrow
 
-    read = arrow.ReadOptions(
-        use_threads=False, block_size=_BLOCK, column_names=form.names, skip_rows=int(form.header)
-    )
+    passed: list[int] = []
+
+    def other(row: Any) -> str:
+        text = row.text.strip()
+        if text and not text.startswith("#"):
+            return "error"
+        passed.extend([1] if text else [])
+        return "skip"
+
+    read = arrow.ReadOptions(use_threads=False, block_size=_BLOCK, column_names=form.fields)
     # An empty line of a table of one column is a missing value; of others it is nothing.
-    parse = arrow.ParseOptions(delimiter=form.separator, ignore_empty_lines=len(form.names) > 1)
-    convert = arrow.ConvertOptions(
-        column_types={name: pa.string() for name in form.names}, strings_can_be_null=False
+    parse = arrow.ParseOptions(
+        delimiter=form.separator,
+        ignore_empty_lines=len(form.fields) > 1,
+        newlines_in_values=quoted,
+        invalid_row_handler=other,
     )
+    convert = arrow.ConvertOptions(
+        column_types={name: pa.string() for name in form.fields}, strings_can_be_null=False
+    )
+    rows = 0
     with _readable(path), path.open("rb") as file:
         stream = pa.input_stream(file, compression="gzip" if _zipped(path) else None)
+        stream.read(form.start)
         try:
             for batch in arrow.open_csv(
                 stream, read_options=read, parse_options=parse, convert_options=convert
             ):
                 told(file.tell())
+                if form.index or form.blank:
+                    _check_left_out(batch, form, path, rows)
+                    batch = batch.select(list(form.names))
+                rows += batch.num_rows
                 yield batch
         except pa.ArrowInvalid as error:
-            raise _damaged(path, form, str(error)) from error
+            if "Empty CSV" not in str(error):
+                raise _damaged(path, form, str(error)) from error
+    if passed:
+        notes.append(f"{path.name} has {len(passed):,} comment line(s) between its rows, which are left out.")
 
 
-def _damaged(path: Path, form: _Form, message: str) -> ValueError:
+def _check_left_out(batch: Any, form: Form, path: Path, rows: int) -> None:
+    """Reject values in columns that were taken for empty ones, and real numbers for an index."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name in form.blank:
+        full = pc.not_equal(pc.utf8_trim_whitespace(batch.column(name)), "")
+        if pc.any(full).as_py():
+            row = rows + int(pc.index(full, True).as_py())
+            raise ValueError(
+                f"column {form.fields.index(name) + 1} of {path.name!r} has no name, and holds a value in row "
+                f"{row + 1} (line {_line_of(path, form, row)}). Name it, or remove it."
+            )
+    for name in form.index:
+        try:
+            numbers = batch.column(name).cast(pa.float64())
+        except pa.ArrowInvalid:
+            continue
+        if pc.any(pc.not_equal(numbers, pc.floor(numbers))).as_py():
+            raise ValueError(
+                f"column {form.fields.index(name) + 1} of {path.name!r} has no name, and holds numbers that are "
+                "no index. Name it, or remove it."
+            )
+
+
+def _line_of(path: Path, form: Form, row: int) -> int:
+    """The line, from 1, at which a row begins."""
+    number, begin = -1, 0
+    with _stream(path) as stream, contextlib.suppress(csv.Error):
+        stream.read(form.start)
+        text = io.TextIOWrapper(stream, "utf-8", errors="replace", newline="")
+        lines = csv.reader(text, delimiter=form.separator)
+        for fields in lines:
+            number += len(fields) == len(form.fields) or (not fields and len(form.fields) == 1)
+            if number == row:
+                break
+            begin = lines.line_num
+    return form.lines + begin + 1
+
+
+def _damaged(path: Path, form: Form, message: str) -> ValueError:
     """What Arrow complains of, with the place in the file."""
     where = repr(path.name)
     if "UTF8" in message:
@@ -98,20 +157,22 @@ def _damaged(path: Path, form: _Form, message: str) -> ValueError:
         line, count, start = ragged
         return ValueError(
             f"line {line} of {where} has {count} {'field' if count == 1 else 'fields'} ({start}), and "
-            f"{'its header' if form.header else 'its first line'} has {len(form.names)}; every line must "
+            f"{'its header' if form.header else 'its first line'} has {len(form.fields)}; every line must "
             "have as many. Mend that line."
         )
     return ValueError(f"{where} cannot be read as a table ({message}).")
 
 
-def _ragged(path: Path, form: _Form) -> tuple[int, int, str] | None:
+def _ragged(path: Path, form: Form) -> tuple[int, int, str] | None:
     """The first line of another number of fields: its number from 1, how many, and how it begins."""
     with _stream(path) as stream, contextlib.suppress(csv.Error):
-        text = io.TextIOWrapper(stream, "utf-8-sig", errors="replace", newline="")
+        stream.read(form.start)
+        text = io.TextIOWrapper(stream, "utf-8", errors="replace", newline="")
         lines = csv.reader(text, delimiter=form.separator)
         for fields in lines:
-            if fields and len(fields) != len(form.names):
-                return lines.line_num, len(fields), repr(form.separator.join(fields)[:30])
+            comment = fields and (fields[0].lstrip().startswith("#") or fields == [fields[0].strip()] == [""])
+            if fields and len(fields) != len(form.fields) and not comment:
+                return form.lines + lines.line_num, len(fields), repr(form.separator.join(fields)[:30])
     return None
 
 
@@ -149,8 +210,8 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _head(stream: Any, path: Path) -> str:
-    """The first lines, whole ones."""
+def _head(stream: Any, path: Path) -> tuple[str, int, bool]:
+    """The first lines, whole ones; the bytes of a mark before them; whether they hold quotation marks."""
     where = repr(path.name)
     head: bytes = stream.read(_HEAD)
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -162,54 +223,7 @@ def _head(stream: Any, path: Path) -> str:
     complete = len(head) < _HEAD or (b"\n" not in head and b"\r" not in head)
     lines = head if complete else head[: max(head.rfind(b"\n"), head.rfind(b"\r"))]
     try:
-        return lines.decode("utf-8-sig")
+        mark = len(codecs.BOM_UTF8) if lines.startswith(codecs.BOM_UTF8) else 0
+        return lines[mark:].decode(), mark, b'"' in lines
     except UnicodeDecodeError as error:
         raise _undecodable(path) from error
-
-
-def _form(head: str, path: Path) -> _Form:
-    lines = [line for line in head.splitlines()[: 4 * _TRIED] if line.strip()][:_TRIED]
-    if not lines:
-        raise ValueError(f"{path.name!r} is empty: it must have a line for each example.")
-    separator = _separator(lines, path)
-    names = [name.strip() for name in next(csv.reader(lines[:1], delimiter=separator))]
-    if _is_data(names):
-        return _Form(separator, tuple(f"column {number}" for number in range(1, len(names) + 1)), False)
-    _check_names(names, repr(path.name))
-    return _Form(separator, tuple(names), True)
-
-
-def _separator(lines: list[str], path: Path) -> str:
-    if ".tsv" in (suffix.lower() for suffix in path.suffixes):
-        return "\t"
-    counts = {mark: [len(next(csv.reader([line], delimiter=mark))) for line in lines] for mark in _SEPARATORS}
-    for mark, found in counts.items():
-        if found[0] > 1 and len(set(found)) == 1:
-            return mark
-    return max(reversed(_SEPARATORS), key=lambda mark: counts[mark][0])
-
-
-def _is_data(fields: list[str]) -> bool:
-    if _counts(fields):
-        return False
-    try:
-        return bool([float(field) for field in fields if field])
-    except ValueError:
-        return False
-
-
-def _counts(fields: Sequence[str]) -> bool:
-    """Whether columns are called by their numbers, as pandas does: of three and more, data hardly are so."""
-    return len(fields) > 2 and any(
-        [*fields] == [str(n + first) for n in range(len(fields))] for first in (0, 1)
-    )
-
-
-def _check_names(names: list[str], where: str) -> None:
-    if "" in names:
-        raise ValueError(
-            f"column {names.index('') + 1} of {where} has no name in the header. Name it, or remove it if it "
-            "only counts the rows: pandas writes such a column unless told to_csv(…, index=False)."
-        )
-    if double := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{where} has several columns of the name {shown(double)}. Give each its own.")

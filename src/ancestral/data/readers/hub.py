@@ -11,7 +11,10 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from ancestral.data.cache import Draft, cached
 from ancestral.data.raw import Kind, Raw, Reading
@@ -23,8 +26,9 @@ from ancestral.data.readers.hub_places import BATCH, LOCAL, PREFIX, Place, find,
 from ancestral.data.readers.imagefiles.decode import Form, OtherForm
 from ancestral.data.readers.imagefiles.depths import Depths
 from ancestral.data.readers.splits import PARTS, parts_of
+from ancestral.data.width import NeedsDouble
 
-_VERSION = 2
+_VERSION = 3
 """Part of the key: raised when the same files come to be other values."""
 
 
@@ -39,12 +43,17 @@ def _read(source: str, reading: Reading) -> Raw:
     told = (column, reading.label, reading.image_size, reading.channels, reading.skip_bad)
     key = hashlib.sha256(repr(("hub", _VERSION, place.identity, told)).encode()).hexdigest()[:32]
     form = Form(reading.channels or 1, reading.image_size, only_grey=reading.channels is None)
+    dtype: type[np.floating[Any]] = np.float32
     while True:
         try:
-            entry = cached(key, lambda draft, form=form: _fill(draft, place, column, reading, form))  # type: ignore[misc]
+            entry = cached(
+                key, partial(_fill, place=place, column=column, reading=reading, form=form, dtype=dtype)
+            )
             break
         except OtherForm as found:
             form = found.form
+        except NeedsDouble:
+            dtype = np.float64
     facts = entry.facts
     counts = {part: len(entry.arrays[f"{part}_x"]) for part in PARTS if f"{part}_x" in entry.arrays}
     parts = ", ".join(f"{part} ({count:,})" for part, count in counts.items())
@@ -63,7 +72,15 @@ def _read(source: str, reading: Reading) -> Raw:
     )
 
 
-def _fill(draft: Draft, place: Place, column: str | None, reading: Reading, form: Form) -> dict[str, Any]:
+def _fill(
+    draft: Draft,
+    *,
+    place: Place,
+    column: str | None,
+    reading: Reading,
+    form: Form,
+    dtype: type[np.floating[Any]],
+) -> dict[str, Any]:
     """Read the splits into a draft; returns what there is to know beside the arrays."""
     with _quiet():
         splits, notes = _splits(place)
@@ -77,7 +94,7 @@ def _fill(draft: Draft, place: Place, column: str | None, reading: Reading, form
             if chosen.kind == "image":
                 reader = Pictures(where, chosen.columns[0], reading, depths)
             else:
-                reader = Vectors(where, chosen, filling.names)
+                reader = Vectors(where, chosen, filling.names, dtype)
             filling.take(part, split, reader)
     return filling.finish([*notes, *chosen.notes, *depths.finish()])
 
@@ -115,6 +132,7 @@ class _Filling:
         if kept_rows == 0:
             raise ValueError(f"{reader.where} holds no example{' that can be read' if rows else ''}.")
         if isinstance(reader, Vectors):
+            reader.check()
             self.names = reader.names
         if part == "train" or isinstance(reader, Pictures):
             self._notes += reader.notes
@@ -123,6 +141,8 @@ class _Filling:
         """Write the labels; returns the facts."""
         names = None
         if self._classes is not None:
+            if isinstance(self._classes, Classes):
+                self._notes += self._classes.notes
             names, labels = self._classes.finish()
             for part, values in labels.items():
                 self._draft.append(f"{part}_labels", values)

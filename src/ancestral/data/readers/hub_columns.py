@@ -113,12 +113,19 @@ def _listed(features: dict[str, Any]) -> str:
 class Vectors:
     """Rows of vectors out of Arrow tables: of columns of numbers, or of one of lists."""
 
-    def __init__(self, where: str, chosen: Chosen, names: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        where: str,
+        chosen: Chosen,
+        names: tuple[str, ...] | None = None,
+        dtype: type[np.floating[Any]] = np.float32,
+    ) -> None:
         self.where = where
+        self._dtype = dtype
         self._lists = chosen.columns[0] if chosen.kind == "list" else None
         if self._lists is None:
             names = chosen.columns
-        self._columns = None if names is None else Columns(where, names)
+        self._columns = None if names is None else Columns(where, names, dtype)
 
     @property
     def names(self) -> tuple[str, ...] | None:
@@ -130,8 +137,13 @@ class Vectors:
         """What there is to tell of the rows so far."""
         return [] if self._columns is None else self._columns.notes()
 
+    def check(self) -> None:
+        """Raise ``NeedsDouble`` where the rows so far lose differences as 32-bit floats."""
+        if self._columns is not None:
+            self._columns.check()
+
     def take(self, batch: Any) -> tuple[Array, Array]:
-        """Rows (n, D) float32 of a table; and that all are kept, (n,)."""
+        """Rows (n, D) of a table; and that all are kept, (n,)."""
         if self._lists is not None:
             batch = self._apart(self._lists, batch.column(self._lists).combine_chunks())
         assert self._columns is not None
@@ -148,7 +160,8 @@ class Vectors:
             raise missing(name, done + pc.index(values.is_null(), True).as_py(), self.where)
         lengths = pc.list_value_length(values).to_numpy()
         if self._columns is None:
-            self._columns = Columns(self.where, tuple(f"{name} {i}" for i in range(1, int(lengths[0]) + 1)))
+            names = tuple(f"{name} {i}" for i in range(1, int(lengths[0]) + 1))
+            self._columns = Columns(self.where, names, self._dtype)
         size = len(self._columns.names)
         if (lengths != size).any() or size == 0:
             row = int(np.argmax(lengths != size))

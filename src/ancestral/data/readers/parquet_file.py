@@ -19,12 +19,18 @@ def open_parquet(path: Path) -> Table:
 
     with _readable(path), pq.ParquetFile(path) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
-    # pandas keeps the names of its rows in a column that is none of the table's.
-    index = [name for name in schema.names if name.startswith("__index_level_")]
+    # pandas stores the names of its rows in columns that are none of the table's.
+    stored = (schema.pandas_metadata or {}).get("index_columns", [])
+    index = [
+        name
+        for place, name in enumerate(schema.names)
+        if name.startswith("__index_level_") or (place == 0 and name == "Unnamed: 0") or name in stored
+    ]
+    index = index if len(index) < len(schema.names) else []
     names = tuple(name for name in schema.names if name not in index)
     if double := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{path.name!r} has several columns of the name {shown(double)}. Give each its own.")
-    notes = (f"the index that pandas wrote into {path.name} is left out ({shown(index)}).",) if index else ()
+    notes = [f"the index that pandas wrote into {path.name} is left out ({shown(index)})."] if index else []
 
     def batches(told: Callable[[int], None]) -> Iterator[Any]:
         size, done = path.stat().st_size, 0

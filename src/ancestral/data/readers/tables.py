@@ -7,7 +7,7 @@ large are read once, by batches, into the cache.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,19 +17,20 @@ from ancestral._internal import checks
 from ancestral.data.cache import cached, identity
 from ancestral.data.raw import Array, Kind, Raw, Reading, named
 from ancestral.data.readers.classes import Classes
-from ancestral.data.readers.columns import Columns, Table, check_label, shown
+from ancestral.data.readers.columns import BadCell, Columns, Table, check_label, shown
 from ancestral.data.readers.csv_file import open_csv
 from ancestral.data.readers.parquet_file import open_parquet
+from ancestral.data.readers.splits import parts_of
+from ancestral.data.width import NeedsDouble
 
 CACHED_ABOVE = 2**27
 """Bytes of numbers above which they go into the cache, and not into memory."""
-_FORMS: dict[str, Callable[[Path], Table]] = {
-    ".csv": open_csv,
-    ".csv.gz": open_csv,
-    ".tsv": open_csv,
-    ".tsv.gz": open_csv,
-    ".parquet": open_parquet,
-}
+_TEXT = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+_SUFFIXES = (*_TEXT, ".parquet")
+
+
+Float = type[np.floating[Any]]
+"""float32, or float64 where differences within a column need it."""
 
 
 class Sink(Protocol):
@@ -54,24 +55,28 @@ class _Memory:
 
 
 def _suffix(path: Path) -> str | None:
-    return next((suffix for suffix in _FORMS if path.name.lower().endswith(suffix)), None)
+    return next((suffix for suffix in _SUFFIXES if path.name.lower().endswith(suffix)), None)
 
 
 def _files(source: Path) -> dict[str, Path]:
-    """The file of each part, train and perhaps test."""
+    """The file of each part: train, and validation and test where they are there."""
     if source.is_file():
         return {"train": source}
-    parts: dict[str, Path] = {}
-    for part in ("train", "test"):
-        found = sorted(path for path in source.iterdir() if _suffix(path) and _stem(path).lower() == part)
+    parts = _parts(source)
+    for part, found in parts.items():
         if len(found) > 1:
             raise ValueError(
                 f"the folder {str(source)!r} holds {', '.join(path.name for path in found)}, which are "
                 f"several files for the split {part}; keep one of them."
             )
-        if found:
-            parts[part] = found[0]
-    return parts
+    return {part: found[0] for part, found in parts.items()}
+
+
+def _parts(folder: Path) -> dict[str, list[Path]]:
+    """The tables of a folder by the part that their names say."""
+    tables = sorted(path for path in folder.iterdir() if _suffix(path) and path.is_file())
+    found = parts_of({_stem(path) for path in tables})
+    return {part: [path for path in tables if _stem(path) in names] for part, names in found.items()}
 
 
 def _stem(path: Path) -> str:
@@ -82,23 +87,21 @@ def _stem(path: Path) -> str:
 def _matches(source: str) -> bool:
     path = Path(source)
     if path.is_dir():
-        return any(_suffix(inside) and _stem(inside).lower() == "train" for inside in path.iterdir())
+        return "train" in _parts(path)
     return path.is_file() and _suffix(path) is not None
 
 
 def _read(source: str, reading: Reading) -> Raw:
     path = Path(source)
     files = _files(path)
-    tables = {part: _FORMS[str(_suffix(file))](file) for part, file in files.items()}
+    tables = {part: _open(file, reading) for part, file in files.items()}
+    reading = replace(reading, label=_label(tables["train"], reading.label))
     columns = _columns(tables, reading)
-    arrays: dict[str, Array]
-    if sum(table.nbytes for table in tables.values()) > CACHED_ABOVE:
-        entry = cached(_key(files, reading), lambda draft: _fill(draft, tables, columns, reading))
-        arrays, facts = entry.arrays, entry.facts
-    else:
-        memory = _Memory()
-        facts = _fill(memory, tables, columns, reading)
-        arrays = memory.arrays
+    large = sum(table.nbytes for table in tables.values()) > CACHED_ABOVE
+    try:
+        arrays, facts = _arrays(large, files, tables, columns, reading, np.float32)
+    except NeedsDouble:
+        arrays, facts = _arrays(large, files, tables, columns, reading, np.float64)
     return Raw(
         name=path.resolve().name if path.is_dir() else _stem(path),
         train_x=arrays["train_x"],
@@ -107,16 +110,54 @@ def _read(source: str, reading: Reading) -> Raw:
         test_labels=arrays.get("test_labels"),
         train_keys=arrays.get("train_keys"),
         test_keys=arrays.get("test_keys"),
+        validation_x=arrays.get("validation_x"),
+        validation_labels=arrays.get("validation_labels"),
+        validation_keys=arrays.get("validation_keys"),
         columns=columns,
         class_names=None if facts["class_names"] is None else tuple(facts["class_names"]),
         notes=tuple(facts["notes"]),
     )
 
 
+def _open(file: Path, reading: Reading) -> Table:
+    if _suffix(file) in _TEXT:
+        return open_csv(file, reading.header)
+    if reading.header is not None:
+        raise ValueError(
+            f"header is {reading.header!r}, and {file.name!r} is a Parquet file, which has no lines. Leave it out."
+        )
+    return open_parquet(file)
+
+
+def _label(train: Table, label: str | None) -> str | None:
+    """The column of the label; where no line holds names, the column that has it in the first row."""
+    if label is None or label in train.names or train.first.count(label) != 1:
+        return label
+    name = train.names[train.first.index(label)]
+    train.notes.append(f"{label!r} is in the first row of {train.path.name}: the label is {name!r}.")
+    return name
+
+
+def _arrays(
+    large: bool,
+    files: dict[str, Path],
+    tables: dict[str, Table],
+    columns: tuple[str, ...],
+    reading: Reading,
+    dtype: Float,
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """All rows, in the cache or in memory, and what there is to know beside them."""
+    if large:
+        entry = cached(_key(files, reading), lambda draft: _fill(draft, tables, columns, reading, dtype))
+        return entry.arrays, entry.facts
+    memory = _Memory()
+    facts = _fill(memory, tables, columns, reading, dtype)
+    return memory.arrays, facts
+
+
 def _columns(tables: dict[str, Table], reading: Reading) -> tuple[str, ...]:
     """The names of the columns that are modelled, which all tables must have."""
-    train, test = tables["train"], tables.get("test")
-    label, key = reading.label, reading.key
+    train, label, key = tables["train"], reading.label, reading.key
     if reading.columns is not None:
         for table in tables.values():
             if missing := [name for name in reading.columns if name not in table.names]:
@@ -138,16 +179,22 @@ def _columns(tables: dict[str, Table], reading: Reading) -> tuple[str, ...]:
         raise ValueError(
             f"{train.path.name!r} has no column beside the label {label!r}, so there is nothing to model."
         )
-    if test is not None and (differ := {*columns} ^ ({*test.names} - {label, key})):
-        raise ValueError(
-            f"{train.path.name!r} and {test.path.name!r} must have the same columns, and only one of them "
-            f"has {shown(sorted(differ))}."
-        )
+    for other in tables.values():
+        if differ := {*columns} ^ ({*other.names} - {label, key}):
+            raise ValueError(
+                f"{train.path.name!r} and {other.path.name!r} must have the same columns, and only one of them "
+                f"has {shown(sorted(differ))}."
+            )
     return columns
 
 
-def _fill(sink: Sink, tables: dict[str, Table], columns: tuple[str, ...], reading: Reading) -> dict[str, Any]:
-    """Read all tables into a sink; returns what there is to know beside the arrays."""
+def _fill(
+    sink: Sink, tables: dict[str, Table], columns: tuple[str, ...], reading: Reading, dtype: Float
+) -> dict[str, Any]:
+    """Read all tables into a sink; returns what there is to know beside the arrays.
+
+    Raises ``NeedsDouble`` where the rows are to be read as 64-bit floats instead.
+    """
     classes = None if reading.label is None else Classes(reading.label)
     keys: dict[str, list[str]] = {}
     total, before = sum(table.path.stat().st_size for table in tables.values()), 0
@@ -157,19 +204,26 @@ def _fill(sink: Sink, tables: dict[str, Table], columns: tuple[str, ...], readin
         def told(done: int, before: int = before) -> None:
             reading.progress((before + done) >> 20, total >> 20)
 
-        rows = Columns(repr(table.path.name), columns)
-        for batch in table.batches(told):
-            if classes is not None and classes.name in table.names:
-                classes.take(part, batch.column(classes.name), first=rows.rows, where=rows.where)
-            if reading.key is not None and reading.key in table.names:
-                keys.setdefault(part, []).extend(_texts(batch.column(reading.key)))
-            sink.append(f"{part}_x", rows.take(batch))
+        rows = Columns(repr(table.path.name), columns, dtype, grouped=table.grouped)
+        try:
+            for batch in table.batches(told):
+                if classes is not None and classes.name in table.names:
+                    classes.take(part, batch.column(classes.name), first=rows.rows, where=rows.where)
+                if reading.key is not None and reading.key in table.names:
+                    keys.setdefault(part, []).extend(_texts(batch.column(reading.key)))
+                sink.append(f"{part}_x", rows.take(batch))
+            rows.check()
+        except BadCell as error:
+            if table.line_of is None:
+                raise
+            raise ValueError(f"{error} It is in line {table.line_of(error.row)} of the file.") from error
         if rows.rows == 0:
             raise ValueError(f"{rows.where} has columns and no rows. Give at least one example.")
         notes += [*table.notes, *(rows.notes() if part == "train" else [])]
         before += table.path.stat().st_size
     # A table that is read for a run's columns need not have the label.
     labelled = classes is not None and classes.name in tables["train"].names
+    notes += classes.notes if classes is not None and labelled else []
     names, labels = classes.finish() if classes is not None and labelled else (None, {})
     for part, values in labels.items():
         sink.append(f"{part}_labels", values)
@@ -187,13 +241,13 @@ def _key(files: dict[str, Path], reading: Reading) -> str:
     """Of all that the content of an entry follows from."""
     stats = {part: (str(path.resolve()), path.stat()) for part, path in files.items()}
     content = [(part, path, *identity(stat)) for part, (path, stat) in stats.items()]
-    chosen = (reading.label, reading.key, reading.columns)
-    return hashlib.sha256(repr(("tables", chosen, content)).encode()).hexdigest()[:32]
+    chosen = (reading.label, reading.key, reading.columns, reading.header)
+    return hashlib.sha256(repr(("tables 2", chosen, content)).encode()).hexdigest()[:32]
 
 
 KIND = Kind(
     expects="a table of numbers (.csv, .tsv, .csv.gz or .parquet), or a folder with train and test tables",
     matches=_matches,
     read=_read,
-    choices=("label", "key"),
+    choices=("label", "key", "header"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ancestral.bounds import Estimate
+from ancestral.data.density import not_comparable
 from ancestral.experiments.comparison_table import note, table
 from ancestral.experiments.report import charts
 from ancestral.experiments.report.page import Block, Picture, Section, Table, Text
@@ -18,7 +19,7 @@ def overview(subjects: Subjects) -> Section:
     return Section(
         "table",
         "Comparison" if len(compared) > 1 else "At a glance",
-        [Table(heads, rows, note(compared) or "")],
+        [Table(heads, rows, note(compared) or ""), *map(Text, not_comparable(subjects.data.notes))],
         "Entries are measured on test data that no model was trained on; ± is one standard error of the "
         "mean over them.",
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ancestral.evaluation.gap import draw_gaps, gaps_height
+from ancestral.evaluation.pictures import as_written, tick_name
 from ancestral.experiments.report.images import data_uri
 
 _STYLE: Any = {
@@ -36,6 +37,7 @@ def chart(draw: Callable[[Any], None], *, wide: float = 6.4, high: float = 3.2, 
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(wide, high), layout="constrained")
         draw(figure)
+        as_written(figure)
         file = io.BytesIO()
         if vector:
             figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
@@ -183,8 +185,8 @@ def correlations(sets: Mapping[str, np.ndarray], names: Sequence[str]) -> str:
             axes.set_title(name, fontsize=9)
             axes.grid(visible=False)
             some = range(len(names)) if len(names) <= 12 else []
-            axes.set_xticks(some, [names[i] for i in some], rotation=90, fontsize=6)
-            axes.set_yticks(some, [names[i] for i in some], fontsize=6)
+            axes.set_xticks(some, [tick_name(names[i]) for i in some], rotation=90, fontsize=6)
+            axes.set_yticks(some, [tick_name(names[i]) for i in some], fontsize=6)
         figure.colorbar(drawn, ax=everyone, shrink=0.8)
 
     return chart(draw, wide=2.2 * len(sets) + 1.0, high=3.0, vector=False)

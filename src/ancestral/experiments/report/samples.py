@@ -221,7 +221,7 @@ def extent_of(data: Dataset) -> list[float]:
     """The part of the plane that the data lie in, with a margin: left, right, bottom, top."""
     x = data.test.some(2000).x.to("cpu").double()
     low, high = x.amin(dim=0), x.amax(dim=0)
-    margin = 0.1 * (high - low).clamp(min=1e-6)
+    margin = 0.1 * torch.where(high > low, high - low, torch.ones_like(low))
     (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
     return [left, right, bottom, top]
 
@@ -235,9 +235,10 @@ def _searched(data: Dataset) -> Tensor:
 
 def _least(x: Tensor, searched: Tensor) -> tuple[Tensor, Tensor]:
     """For each of x the distance to the nearest of ``searched``, and its number."""
-    scale = torch.ones(())
+    shift, scale = torch.zeros(()), torch.ones(())
     if searched.dtype.is_floating_point:
-        scale = searched.flatten(1).double().std(dim=0).clamp(min=1e-12)
-    a, b = ((v.flatten(1).double() / scale).float() for v in (x, searched))
+        shift, scale = searched.double().mean(dim=0), searched.double().std(dim=0)
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    a, b = (((v.flatten(1).double() - shift) / scale).float() for v in (x, searched))
     found = torch.cdist(a, b).min(dim=1)
     return found.values, found.indices

@@ -97,9 +97,9 @@ def _worst(sets: dict[str, np.ndarray], names: tuple[str, ...]) -> str:
 def _density(one: Subject, extent: list[float]) -> np.ndarray:
     """exp of the bound on a grid, (rows from below, columns)."""
     grid = torch.cartesian_prod(
-        torch.linspace(extent[2], extent[3], _SIDE), torch.linspace(extent[0], extent[1], _SIDE)
+        *(torch.linspace(extent[i], extent[i + 1], _SIDE, dtype=torch.float64) for i in (2, 0))
     ).flip(1)
-    x: Tensor = grid.to(torch.float32)
+    x: Tensor = grid.to(torch.float64 if one.chain.spec.double else torch.float32)
     if one.chain.summary.noising:
         found = scores(one.chain, x, levels=min(_LEVELS, 4 * one.chain.T), batch_size=2000)
     else:

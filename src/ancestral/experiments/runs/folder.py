@@ -80,6 +80,7 @@ class RunFolder:
                 "shape": list(data.spec.shape),
                 "levels": data.spec.levels,
                 "source_levels": data.source_levels,
+                "double": data.spec.double,
                 "columns": data.columns,
                 "class_names": data.class_names,
             },
@@ -134,7 +135,7 @@ class RunFolder:
         """What one example of the training data is."""
         spec = self.facts["spec"]
         try:
-            return DataSpec(tuple(spec["shape"]), spec["levels"])
+            return DataSpec(tuple(spec["shape"]), spec["levels"], spec.get("double", False) is True)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{self.path / 'config.json'}: spec is {spec!r}; it must hold the shape of one example and "

@@ -72,6 +72,7 @@ def reading_of(
         label=config.label,
         key=config.key,
         levels=config.levels,
+        header=config.header,
         progress=progress,
     )
 
