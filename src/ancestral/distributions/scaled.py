@@ -20,7 +20,7 @@ class ScaledNormal(DiagonalNormal):
         self.unit = unit
         self.shift = shift
         self.spread = scale
-        Factorised.__init__(self, unit._extended_shape())
+        Factorised.__init__(self, unit.batch_shape, unit.event_shape)
 
     @property
     def loc(self) -> Tensor:  # type: ignore[override]
