@@ -117,7 +117,7 @@ def black_and_white(folder: Path) -> None:
     np.save("a.npy", MASKS * 255)
     data = load_data("a.npy")
     assert data.spec.levels == 256
-    assert "only 0 and 255 occur" in notes(data)
+    assert "none but 0 and 255 occurs" in notes(data)
     assert everything(load_data("a.npy", binarize="threshold")) == as_stored(MASKS)
 
 

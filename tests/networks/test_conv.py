@@ -152,9 +152,9 @@ def test_groups(channels, width):
 
 
 def test_user_mistakes():
-    with pytest.raises(ValueError, match=r"the height of an image .* is 1; it must be at least 2"):
+    with pytest.raises(ValueError, match=r"images are 1×.*sides of at least 2"):
         ConvEncoder(1, (1, 1), 3, width=4)
-    with pytest.raises(ValueError, match="the width of an image"):
+    with pytest.raises(ValueError, match="images are 8×1"):
         ConvDecoder(3, 1, (8, 1), width=4)
     with pytest.raises(ValueError, match=r"size is \(8,\)"):
         ConvEncoder(1, (8,), 3, width=4)

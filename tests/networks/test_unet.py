@@ -182,7 +182,7 @@ def test_user_mistakes():
         small(attention=(8, 5))
     with pytest.raises(ValueError, match="heads is 3 at 32 channels"):
         small(heads=3)
-    with pytest.raises(ValueError, match="the height of an image"):
+    with pytest.raises(ValueError, match="sides of at least 2"):
         UNet(1, 1, (1, 1), channels=(8,))
     with pytest.raises(ValueError, match=r"images are \(3, 1, 8, 9\)"):
         small()(torch.randn(3, 1, 8, 9), torch.rand(3))

@@ -206,7 +206,7 @@ def _byte_levels(name: str, arrays: list[Array]) -> GreyLevels:
     if not between:
         more = f" --levels {largest + 1}" if largest < _BYTE // 2 else ""
         note = (
-            f"of the 256 grey levels of {name!r} only 0 and {largest} occur; they can be read as bits: "
+            f"of the 256 grey levels of {name!r} none but 0 and {largest} occurs; they can be read as bits: "
             f"--binarize threshold{more}."
         )
         return GreyLevels(_BYTE, "the type uint8", notes=(note,))

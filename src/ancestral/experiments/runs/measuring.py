@@ -18,6 +18,7 @@ from ancestral._internal.precision import compute_dtype, name_of
 from ancestral.bounds import Bound, Fitting, IwaeBound, elbo_bound
 from ancestral.core.chain import Chain
 from ancestral.data import Dataset, chosen, content_hash, subset
+from ancestral.data.rows import pieces
 from ancestral.evaluation import Evaluation, Ruler, bound_gaps
 from ancestral.evaluation.evaluation import Tighter, summarised
 from ancestral.evaluation.loop import Progress
@@ -88,13 +89,19 @@ class RunMeasurement:
 
 def rulers_of(data: Dataset, quality: int) -> list[Ruler]:
     """What ``quality`` samples are measured with: features of a classifier where there are labels, and
-    principal components always. None where the data are too few, or ``quality`` is 0."""
-    if quality == 0 or Ruler.room(data) < LEAST:
+    principal components always. None where the data are too few or all alike, or ``quality`` is 0."""
+    if quality == 0 or Ruler.room(data) < LEAST or _alike(data):
         return []
     first = Ruler.of(data, n=quality)
     if first.space.name == "components":
         return [first]
     return [first, Ruler.of(data, n=quality, features="components")]
+
+
+def _alike(data: Dataset) -> bool:
+    """Whether all training examples are one."""
+    first = data.train.x[:1].to("cpu")
+    return all(bool((piece == first).all()) for piece in pieces(data.train.x))
 
 
 def measure_run(

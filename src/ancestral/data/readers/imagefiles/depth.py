@@ -118,12 +118,12 @@ def deep_values(image: Any, file: str | Path | IO[bytes], page: int, depth: Dept
         raise BadImage(
             "it has 16 bits in a layout of which Pillow reads 8; store it as a 16-bit PNG or in 8 bits"
         )
-    values = (upper.astype(np.uint16) << 8) | lower
+    both: NDArray[np.uint16] = (upper.astype(np.uint16) << 8) | lower
     transparent = image.info.get("transparency")
-    if isinstance(transparent, tuple) and len(transparent) == values.shape[-1]:
-        clear = (values == np.array(transparent)).all(-1, keepdims=True)
-        values = np.concatenate([values, np.where(clear, 0, DEEPEST).astype(np.uint16)], -1)
-    return values[..., :3] if image.mode == "RGBX" else values
+    if isinstance(transparent, tuple) and len(transparent) == both.shape[-1]:
+        clear = (both == np.array(transparent)).all(-1, keepdims=True)
+        both = np.concatenate([both, np.where(clear, 0, DEEPEST).astype(np.uint16)], -1)
+    return both[..., :3] if image.mode == "RGBX" else both
 
 
 def _raw(image: Any) -> tuple[str, int | None]:
