@@ -70,7 +70,7 @@ class RunFolder:
             "spec": {
                 "shape": list(data.spec.shape),
                 "levels": data.spec.levels,
-                "double": data.spec.double,
+                **({"double": True} if data.spec.double else {}),
                 "columns": data.columns,
                 "class_names": data.class_names,
             },
