@@ -87,10 +87,11 @@ def run(arguments: list[str]) -> None:
         except Stopped as stopped:
             print(f"stopped while training {stopped}. The same command goes on with it.", file=sys.stderr)
             raise KeyboardInterrupt from stopped
+    facts = json.loads((options.out / "comparison.json").read_text(encoding="utf-8"))
     if options.json:
-        print(json.dumps(json.loads((options.out / "comparison.json").read_text(encoding="utf-8"))))
+        print(json.dumps(facts))
     else:
-        _print_table(compared)
+        _print_table(compared, facts["data"]["notes"])
         for name in ("samples.png", "curve.png", "comparison.json"):
             if name == "curve.png" and not any(part.figures["sampler_curve"] for part in compared):
                 continue
@@ -136,11 +137,12 @@ def _watcher(stack: contextlib.ExitStack, batch_size: int) -> Callable[[str, int
     return watch
 
 
-def _print_table(compared: list[Any]) -> None:
+def _print_table(compared: list[Any], notes: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from ancestral.data.density import not_comparable
     from ancestral.experiments.compare import differences
     from ancestral.experiments.comparison_table import NAMES, note, paired_lines, table
 
@@ -157,5 +159,5 @@ def _print_table(compared: list[Any]) -> None:
     for concept, entries in table(compared):
         sheet.add_row(concept, *map(Text, entries))
     Console(width=None if sys.stdout.isatty() else 140).print(sheet)
-    for line in (*paired_lines(differences(compared)), *one.get("not_comparable", [])):
+    for line in (*paired_lines(differences(compared)), *not_comparable(notes)):
         print(line)

@@ -15,6 +15,8 @@ _SMALL, _LARGE = 1e-30, 1e30
 """Ranges and sizes between which 32 bits compute without under- and overflow."""
 _LEAST = 1e-140
 """The least range, whose square is still a number of 64 bits."""
+_TOGETHER = 512
+"""Numbers that are reduced at once."""
 _HALF = 2.0**-24
 """The relative error of rounding to 32 bits."""
 
@@ -49,8 +51,22 @@ def ranges(x: Array) -> tuple[Array, Array]:
     """The least and the largest value of each column of x, (N, D); what is not a number stays one."""
     low, high = np.full(x.shape[1], np.inf), np.full(x.shape[1], -np.inf)
     for _, piece in stored_pieces(x):
-        low, high = np.minimum(low, piece.min(axis=0)), np.maximum(high, piece.max(axis=0))
+        low = np.minimum(low, per_column(np.minimum, piece))
+        high = np.maximum(high, per_column(np.maximum, piece))
     return low, high
+
+
+def per_column(of: np.ufunc, values: Array) -> Array:
+    """``of.reduce`` over the rows of values, (n, D) with n ≥ 1: (D,)."""
+    n, dims = values.shape
+    together = max(1, _TOGETHER // max(1, dims))
+    blocks = n // together
+    if blocks < 2 or not values.flags.c_contiguous:
+        return np.asarray(of.reduce(values, axis=0))
+    # NumPy is ten times faster where what it reduces at once is long.
+    split = blocks * together
+    wide = of.reduce(values[:split].reshape(blocks, together * dims), axis=0).reshape(together, dims)
+    return np.asarray(of.reduce(np.concatenate([wide, values[split:]]), axis=0))
 
 
 def in_double(x: Array, low: Array, high: Array, where: str) -> bool:

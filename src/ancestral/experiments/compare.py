@@ -26,7 +26,6 @@ from ancestral.config import (
 from ancestral.core.chain import Chain
 from ancestral.core.walk import generated
 from ancestral.data import Dataset
-from ancestral.data.density import not_comparable
 from ancestral.evaluation import Ruler, save_comparison, save_curve, save_picture
 from ancestral.evaluation.loop import Progress
 from ancestral.experiments.compare_cost import Stage, planned_stages
@@ -227,7 +226,6 @@ def compared(
         "model": folder.name,
         "data": folder.config.data.source,
         "split": "test",
-        "not_comparable": not_comparable(data.notes),
         **found.evaluation.json(),
         "gaps": found.gaps,
         "parameters": sum(p.numel() for p in chain.parameters()),

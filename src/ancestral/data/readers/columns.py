@@ -12,7 +12,7 @@ import numpy as np
 
 from ancestral._internal import checks
 from ancestral.data.raw import Array
-from ancestral.data.width import NeedsDouble, needs_double
+from ancestral.data.width import NeedsDouble, needs_double, per_column
 
 MISSING = frozenset(
     ["", "?", "#N/A", "#NA", "<NA>", "N/A", "NA", "n/a", "NULL", "null", "None", "NaN", "NAN", "nan", "-nan"]
@@ -144,10 +144,10 @@ class Columns:
     def _learn(self, exact: Array, values: Array) -> None:
         if not len(exact):
             return
-        self._low = np.minimum(self._low, exact.min(axis=0))
-        self._high = np.maximum(self._high, exact.max(axis=0))
-        self._whole &= (exact == np.floor(exact)).all(axis=0)
-        self._error = np.maximum(self._error, np.abs(values - exact).max(axis=0))
+        self._low = np.minimum(self._low, per_column(np.minimum, exact))
+        self._high = np.maximum(self._high, per_column(np.maximum, exact))
+        self._whole &= per_column(np.logical_and, exact == np.floor(exact))
+        self._error = np.maximum(self._error, per_column(np.maximum, np.abs(values - exact)))
 
     def _numbers(self, name: str, values: Any) -> Array:
         """One column as float64, NaN and infinities included."""

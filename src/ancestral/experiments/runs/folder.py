@@ -80,7 +80,7 @@ class RunFolder:
                 "shape": list(data.spec.shape),
                 "levels": data.spec.levels,
                 "source_levels": data.source_levels,
-                "double": data.spec.double,
+                **({"double": True} if data.spec.double else {}),
                 "columns": data.columns,
                 "class_names": data.class_names,
             },
