@@ -189,7 +189,7 @@ def load_whole(
         return None
     raw = _with_classes(_with_columns(raw, columns), class_names)
     if raw.train_x.dtype.kind in "biu":
-        raw = raw if levels is None else replace(raw, levels=levels)
+        raw = raw if levels is None or raw.levels is not None else replace(raw, levels=levels)
         if channels == 3 and raw.train_x.ndim == 3:
             raw = replace(raw, train_x=np.repeat(raw.train_x[..., None], 3, axis=3))
     return whole(raw, binarize=binarize)
