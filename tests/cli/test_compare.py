@@ -99,7 +99,7 @@ def test_comparison_json(compared, data):
         chain = load_run(out / kind)
         assert one["parameters"] == sum(p.numel() for p in chain.parameters())
         bound = {} if kind == "ddpm" else {"bound": "iwae", "samples": 20}
-        result = evaluate(chain, images().test.x[:10], **bound).json()
+        result = evaluate(chain, images().test.some(10).x, **bound).json()
         assert {name: one[name] for name in result if name != "seconds"} == {
             name: value for name, value in result.items() if name != "seconds"
         }
@@ -313,7 +313,7 @@ def test_the_spread_over_training_seeds(over_seeds):
         spread = one["seeds"]
         assert spread["seeds"] == [1, 2, 3]
         elbos = [
-            evaluate(load_run(folder), images().test.x[:10]).elbo.mean
+            evaluate(load_run(folder), images().test.some(10).x).elbo.mean
             for folder in (out / kind, out / f"{kind}-seed-2", out / f"{kind}-seed-3")
         ]
         assert spread["elbos"] == pytest.approx(elbos, rel=1e-6)

@@ -36,7 +36,12 @@ def test_facts(name, runs):
     assert found["held_out_bits_per_dim"] == held_out[-1]["bits_per_dim"]
     assert (found["held_out_bits_per_dim"] is None) == name.endswith("vectors")
     example = {"shape": list(folder.spec.shape), "levels": folder.spec.levels}
-    assert found["example"] == {**example, "columns": None, "class_names": None}
+    assert found["example"] == {
+        **example,
+        "source_levels": folder.spec.levels,
+        "columns": None,
+        "class_names": None,
+    }
     for part in ("data", "model", "training"):
         assert found[part] == folder.facts[part]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ancestral.data import load_data
 from commands import call
 
 
@@ -64,9 +65,14 @@ def test_score(name, runs, tmp_path):
         rows = list(csv.DictReader(file))
     nats = [float(row["nats"]) for row in rows]
     assert nats == sorted(nats, reverse=True)
-    assert sorted(int(row["index"]) for row in rows) == list(range(6))
+    data = load_data(json.loads((runs[name] / "config.json").read_text())["data"]["source"], validation=0.2)
+    assert {int(row["row"]) for row in rows} == set(data.test.some(6).rows.tolist())
     assert facts["nats"]["mean"] == pytest.approx(np.mean(nats))
-    assert facts["most_likely"] == {"index": int(rows[0]["index"]), "nats": nats[0]}
+    assert facts["most_likely"] == {
+        "index": int(rows[0]["index"]),
+        "row": int(rows[0]["row"]),
+        "nats": nats[0],
+    }
     if "images" in name:
         bits = [float(row["bits_per_dim"]) for row in rows]
         np.testing.assert_allclose(bits, -np.array(nats) / (64 * np.log(2)))

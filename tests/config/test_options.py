@@ -440,7 +440,8 @@ def test_every_option_of_the_data_changes_a_run(plain, place, tmp_path):
         "validation": 0.3,
         "augment": ("flip",),
     }
-    of_kinds = {"image_size", "channels", "skip_bad", "label", "levels"}  # tests/data
+    # tests/data, tests/inputs
+    of_kinds = {"image_size", "channels", "skip_bad", "label", "levels", "key", "header", "deduplicate"}
     assert changes.keys() == {field.name for field in dataclasses.fields(DataConfig)} - of_kinds
     for name, value in changes.items():
         data = replace(config.data, **{name: value})

@@ -78,7 +78,8 @@ class Evaluate(BoundOptions):
     data: str | None = None
     """Where the data are now, if they moved; or new data of the same shape, of which all examples are read."""
     batch_size: int = 500
-    """Examples at once, at most 500. The figures do not depend on it."""
+    """Examples at once, at most 500. The figures do not depend on it, but for --estimator ode within the
+    solver's tolerance."""
     seed: int = 0
     """Decides every random draw."""
     device: Device = "auto"
@@ -103,6 +104,7 @@ def run(arguments: list[str]) -> None:
     """The command."""
     options = parse(Evaluate, arguments, prog="ancestral evaluate")
     from ancestral.cli.progress import example_progress
+    from ancestral.data import chosen
     from ancestral.evaluation import evaluate
     from ancestral.experiments.runs import RunFolder, examples_of, load_run, pick_device
 
@@ -147,7 +149,10 @@ def run(arguments: list[str]) -> None:
                 **rest,
             )
     answer = {"model": folder.name, "data": source, "split": asked.words, **result.json()}
-    answer["notes"] = list(data.notes)
+    answer |= {"seed": options.seed, "examples": chosen(result.n, len(split)), "notes": list(data.notes)}
+    if options.estimator == "ode":
+        # The steps of its solver are common to a batch.
+        answer["batch_size"] = options.batch_size
     lines: list[str] = []
     if options.estimator != "ode":
         found, lines = more_of_bounds(chain, x, result, options=options, rest=rest)

@@ -23,7 +23,7 @@ class Score(ExampleOptions):
     """A .csv with a line per example, from the most to the least likely: its number in the source (index and row,
     from 0) or its file, its key, its split with --split all, its class, the bound in nats, the standard error of
     its own draws, and bits/dim for integer data."""
-    split: Literal["test", "validation", "train", "all"] = "test"
+    split: Literal["test", "validation", "train", "all"] = "test"  # type: ignore[assignment]
     """Which part of the data; all scores every example of the source."""
     key: str | None = None
     """New tables: the column to show beside the scores; by default the one that the run was trained with."""
@@ -118,7 +118,9 @@ def _words(asked: Any) -> str:
 
 def _end(row: dict[str, Any]) -> dict[str, Any]:
     """What is told of the first or last example."""
-    named = {name: row[name] for name in ("index", "row", "file", "key", "split") if name in row}
+    named: dict[str, Any] = {
+        name: row[name] for name in ("index", "row", "file", "key", "split") if name in row
+    }
     return {**named, "nats": row["nats"]}
 
 

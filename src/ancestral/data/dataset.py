@@ -68,7 +68,7 @@ class Split:
         """The examples at ``places``, (k,) whole numbers, in that order, with their labels."""
         index = torch.from_numpy(np.ascontiguousarray(places))
         rows = isinstance(self.x, Rows)
-        x = self.x.take(places) if rows else self.x.index_select(0, index.to(self.x.device))  # type: ignore[union-attr,arg-type]
+        x = self.x.take(places) if rows else self.x.index_select(0, index.to(self.x.device))  # type: ignore[arg-type]
         labels = None if self.labels is None else self.labels[index.to(self.labels.device)]
         return Split(x, labels, *self._identities(places))
 

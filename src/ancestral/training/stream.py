@@ -28,7 +28,7 @@ class Stream:
     def __init__(self, loader: DataLoader[Any], spec: DataSpec, *, batch_size: int) -> None:
         self.loader: Iterable[Any] = loader
         self.spec = spec
-        self.batch_size = loader.batch_size or batch_size
+        self.batch_size: int = batch_size if loader.batch_size is None else loader.batch_size
 
     def batches(self, device: torch.device) -> Generator[Batch, None, None]:
         """Batches on ``device``, without end.

@@ -92,15 +92,15 @@ def fit(
     build it under ``torch.manual_seed`` to fix them, or train from a ``RunConfig`` with ``train_run``.
     """
     training = training or TrainingConfig()
-    if not isinstance(data, Dataset):
-        data = _stream(data, chain, training)
-        training = dataclasses.replace(training, batch_size=data.batch_size)
-    check_fits(chain, data, training)
+    given = data if isinstance(data, Dataset) else _stream(data, chain, training)
+    if isinstance(given, Stream):
+        training = dataclasses.replace(training, batch_size=given.batch_size)
+    check_fits(chain, given, training)
     place = pick_device(device)
     if out is None or isinstance(out, RunFolder):
         folder = out
     else:
-        folder = _custom_folder(Path(out), chain, data, training, objective)
+        folder = _custom_folder(Path(out), chain, given, training, objective)
     chain.to(place)
     state = TrainingState(chain, training, objective)
     if folder is not None:
@@ -111,8 +111,8 @@ def fit(
             folder.extend(training.steps)
             # A longer run may be worth compiling.
             state.compiled = state.compiled or None
-    session = _Session(state, resident(data, place), folder, report)
-    for text in data.notes:
+    session = _Session(state, resident(given, place), folder, report)
+    for text in given.notes:
         session.note(text)
     finished = session.run(should_stop)
     state.release()
@@ -210,7 +210,7 @@ def _described(chain: Chain, data: Dataset | Stream, training: TrainingConfig) -
     if chain.config is None:
         return None
     # Arrays in memory and streams have no name: their source is empty.
-    options = {"source": "", "binarize": data.binarize}
+    options: dict[str, Any] = {"source": "", "binarize": data.binarize}
     if isinstance(data, Dataset) and data.options is not None:
         names = {field.name for field in dataclasses.fields(DataConfig)}
         options = {name: value for name, value in data.options.items() if name in names}

@@ -179,9 +179,9 @@ class RunFolder:
         """The run's options, checked again. ``ValueError`` names what does not fit."""
         if self.facts["model"] is None:
             raise ValueError(
-                f"{self.path} is a run of a chain of your class, which its folder cannot rebuild. In Python, "
-                "build the chain as before and load its weights: chain = load_run(path, chain=chain). Then "
-                "evaluate(chain, data.test) and draw(chain, n); to resume, call fit(chain, data, …, out=path)."
+                f"{self.path} is a run of a chain built in Python, of a class that its folder cannot rebuild. "
+                "In Python, build the chain as before and load its weights: chain = load_run(path, chain=chain). "
+                "Then evaluate(chain, data.test) and draw(chain, n); to resume, call fit(chain, data, …, out=path)."
             )
         return RunConfig(
             data=read_options(DataConfig, self.facts["data"], self._where("data")),
