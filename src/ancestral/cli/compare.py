@@ -15,6 +15,7 @@ import tyro
 from ancestral._internal import checks
 from ancestral.cli.options import DataOptions, Flag
 from ancestral.cli.parsing import parse
+from ancestral.cli.threads import use_threads
 from ancestral.config import DDPMConfig, HVAEConfig, ModelConfig, TrainingConfig, VAEConfig
 
 
@@ -49,6 +50,7 @@ class Compare(DataOptions):
     ddpm: DDPMConfig = field(default_factory=DDPMConfig)
 
     def __post_init__(self) -> None:
+        self.check_threads()
         checks.integer("n", self.n, low=0)
         checks.integer("importance_samples", self.importance_samples, low=0)
         checks.integer("quality", self.quality, low=0)
@@ -65,6 +67,7 @@ def run(arguments: list[str]) -> None:
     from ancestral.cli.progress import reading_progress, stop_on_signal
     from ancestral.experiments.compare import Stopped, compare
 
+    use_threads(options, options.out)
     chosen: dict[str, ModelConfig] = {"vae": options.vae, "hvae": options.hvae, "ddpm": options.ddpm}
     with stop_on_signal() as should_stop, contextlib.ExitStack() as stack:
         try:
@@ -120,6 +123,7 @@ def _watcher(stack: contextlib.ExitStack, batch_size: int) -> Callable[[str, int
     from ancestral.experiments.compare import Watching
 
     def watch(kind: str, steps: int) -> Watching:
+        _begin(f"{kind}: training for {steps:,} steps")
         live = stack.enter_context(contextlib.ExitStack())
         report = live.enter_context(training_progress(kind, steps, batch_size))
         evaluating: list[Callable[[int, int], None]] = []
@@ -128,12 +132,19 @@ def _watcher(stack: contextlib.ExitStack, batch_size: int) -> Callable[[str, int
             if not evaluating:
                 # One live display at a time: the training bar ends where the evaluation's begins.
                 live.close()
+                _begin(f"{kind}: evaluating and drawing samples")
                 evaluating.append(live.enter_context(example_progress(f"{kind}: evaluating")))
             evaluating[0](done, total)
 
         return Watching(report, progress, live.close)
 
     return watch
+
+
+def _begin(stage: str) -> None:
+    """A line for each stage where no terminal shows bars."""
+    if not sys.stderr.isatty():
+        print(f"{stage} …", file=sys.stderr, flush=True)
 
 
 def _print_table(compared: list[Any]) -> None:

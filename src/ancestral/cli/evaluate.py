@@ -29,6 +29,7 @@ from ancestral.cli.estimators import (
 )
 from ancestral.cli.options import AllLevels, Flag
 from ancestral.cli.parsing import parse
+from ancestral.cli.threads import ThreadOptions, use_threads
 from ancestral.config import Device
 
 _CURVE = 500
@@ -38,7 +39,7 @@ _SHOWN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(BoundOptions):
+class Evaluate(ThreadOptions, BoundOptions):
     """The ELBO of a run on data it was not trained on."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -88,6 +89,7 @@ class Evaluate(BoundOptions):
 
     def __post_init__(self) -> None:
         self.check_bounds()
+        self.check_threads()
         check_estimator(self)
         of_samples = (self.quality_sampler, self.quality_steps) != ("ancestral", None)
         of_both = (self.quality_features, self.quality_final) != ("auto", "mean")
@@ -107,6 +109,7 @@ def run(arguments: list[str]) -> None:
     from ancestral.experiments.runs import RunFolder, load_data_of, load_run, pick_device
 
     folder = RunFolder.open(options.run)
+    use_threads(options, options.run)
     config = folder.config
     if options.n is not None:
         checks.integer("n", options.n, low=1)

@@ -13,6 +13,7 @@ import tyro
 from ancestral._internal import checks
 from ancestral.cli.options import Flag
 from ancestral.cli.parsing import parse
+from ancestral.cli.threads import ThreadOptions, use_threads
 from ancestral.config import Device
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class List:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(ThreadOptions):
     """Train a recipe, measure it, and write result.json. Called again, it goes on where it was killed."""
 
     name: Annotated[str, tyro.conf.Positional]
@@ -144,6 +145,7 @@ def _run(options: Run) -> None:
     shortened = Shortened(options.share, options.steps, options.samples)
     steps = shortened.steps_of(recipe.config.training.steps)
     out = Path("runs") / recipe.name if options.out is None else options.out
+    use_threads(options, out)
     with (
         stop_on_signal() as should_stop,
         training_progress(recipe.name, steps, recipe.config.training.batch_size) as report,

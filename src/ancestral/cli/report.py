@@ -13,11 +13,12 @@ import tyro
 from ancestral._internal import checks
 from ancestral.cli.options import Flag
 from ancestral.cli.parsing import parse
+from ancestral.cli.threads import ThreadOptions, use_threads
 from ancestral.config import Device
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(ThreadOptions):
     """Write a page to look at: bounds, samples, reconstructions, and how to get them again."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -38,6 +39,7 @@ class Report:
     """Print one JSON object on standard output."""
 
     def __post_init__(self) -> None:
+        self.check_threads()
         if self.out is not None:
             checks.suffix("--out", self.out, (".html",))
         for name in ("n", "importance_samples", "quality"):
@@ -52,6 +54,7 @@ def run(arguments: list[str]) -> None:
     from ancestral.experiments.report import report
     from ancestral.experiments.runs.measuring import Plan
 
+    use_threads(options, options.run)
     given = {name: getattr(options, name) for name in ("n", "importance_samples", "quality")}
     given = {name: value for name, value in given.items() if value is not None}
     if given.get("n") == 0:

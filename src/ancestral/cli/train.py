@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ancestral._internal import checks
+from ancestral._internal import checks, words
+from ancestral.cli import peers
 from ancestral.cli.options import DataOptions, Flag
 from ancestral.cli.parsing import parse
+from ancestral.cli.threads import ThreadOptions, use_threads
 from ancestral.config import (
     MODELS,
     DDPMConfig,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from ancestral.experiments.runs import Fitted
 
 _HELP = """usage: ancestral train {vae,hvae,ddpm} --data D --out RUN [options]
-       ancestral train --resume RUN [--steps N] [--data D] [--device auto|cpu|cuda]
+       ancestral train --resume RUN [--steps N] [--data D] [--threads N] [--device auto|cpu|cuda]
 
 Train a model on data, into a new run folder; or go on with a run from its newest checkpoint,
 exactly as if it had never stopped; or, with --steps, make it longer.
@@ -78,7 +80,7 @@ class TrainDDPM(_Train):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resume:
+class Resume(ThreadOptions):
     """Go on with a run from its newest checkpoint, with the options it was started with."""
 
     resume: Path
@@ -115,6 +117,10 @@ def run(arguments: list[str]) -> None:
             f"the model comes first: ancestral train {{{','.join(MODELS)}}} --data D --out RUN. "
             f"It starts with {arguments[0]!r}."
         )
+    if (meant := peers.meant(arguments[0], peers.MODELS, MODELS)) is not None:
+        raise ValueError(
+            f"the model is {arguments[0]!r}; it must be one of {', '.join(MODELS)}. Use {meant}."
+        )
     checks.one_of("the model", arguments[0], MODELS)
     kinds: dict[str, type[TrainVAE] | type[TrainHVAE] | type[TrainDDPM]] = {
         "vae": TrainVAE,
@@ -129,6 +135,7 @@ def _train(options: _Train, model: ModelConfig) -> None:
     from ancestral.experiments.runs import train_run
 
     config = RunConfig(options.data_config, model, options.training)
+    use_threads(options)
     _drive(
         model.kind,
         options.training,
@@ -142,6 +149,7 @@ def _resume(options: Resume) -> None:
     from ancestral.experiments.runs import RunFolder, resume_run
 
     folder = RunFolder.open(options.resume)
+    use_threads(options, options.resume)
     _drive(
         folder.name,
         folder.planned(options.steps),
@@ -197,5 +205,5 @@ def _drive(
     elif not fitted.records:
         print(f"{out}: all {steps} steps are taken already.", file=sys.stderr)
     else:
-        rate = f"{fitted.images_per_second:,.0f} images/s"
+        rate = words.rate(fitted.images_per_second, "images")
         print(f"{out}: trained to step {steps} at {rate}. Next: ancestral evaluate {out}", file=sys.stderr)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from ancestral.config import DataConfig
 from ancestral.data import Dataset, Reading, load_data
+from ancestral.data.readers.builtin import SOURCES
 from ancestral.experiments.runs.folder import RunFolder
 
 
@@ -37,7 +39,7 @@ def load_data_of(
     ``ValueError`` where they cannot be read, or are no examples of what the run was trained on: of another
     shape, number of levels, or order of columns.
     """
-    data = load_configured(folder.config.data, source=source, progress=progress)
+    data = data_of_run(folder, source, progress)
     if data.spec != folder.spec:
         raise ValueError(
             f"the data are {data.spec.words}, and {folder.path} was trained on {folder.spec.words}. Give "
@@ -49,3 +51,19 @@ def load_data_of(
             f"trained on {' '.join(map(repr, folder.columns or ()))}. Put them in that order."
         )
     return data
+
+
+def data_of_run(folder: RunFolder, source: str | None, progress: Callable[[int, int], None]) -> Dataset:
+    """The data of a run; where its own source is no longer there, the error names ``--data``."""
+    trained_on = folder.config.data.source
+    try:
+        return load_configured(folder.config.data, source=source, progress=progress)
+    except ValueError as error:
+        # A relative path may lead elsewhere now; a file that is there and damaged has its own message.
+        moved = source in (None, trained_on) and not Path(trained_on).expanduser().exists()
+        if not moved or trained_on in SOURCES or trained_on.startswith("hf:"):
+            raise
+        raise ValueError(
+            f"the data of {folder.path} are not at {trained_on!r} any more (seen from {str(Path.cwd())!r}). Say "
+            "where they are now: --data PATH."
+        ) from error
