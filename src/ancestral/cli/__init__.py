@@ -102,7 +102,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _check_command(name: str) -> None:
     meant = peers.meant(name, peers.COMMANDS, COMMANDS)
-    if meant is not None and name not in COMMANDS:
+    if meant is not None:
         allowed = ", ".join(COMMANDS)
         raise ValueError(f"the command is {name!r}; it must be one of {allowed}. Use ancestral {meant}.")
     checks.one_of("the command", name, COMMANDS)

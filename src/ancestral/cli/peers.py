@@ -83,7 +83,9 @@ MODELS: dict[str, tuple[str, ...]] = {
 
 
 def meant(word: str, table: dict[str, tuple[str, ...]], offered: Collection[str]) -> str | None:
-    """What ``word`` of another tool is called here, if that is among the ``offered`` names."""
+    """What ``word`` of another tool is called here, if that is among the ``offered`` names and another word."""
+    if word in offered:
+        return None
     plain = word.lstrip("-").split("=")[0].lower().replace("_", "-")
     if plain in table and plain in offered:
         return plain

@@ -52,8 +52,8 @@ class Sample(ThreadOptions):
     trajectory: Flag = False
     """ddpm: the states on the way from noise to sample, in ten columns."""
     batch_size: int | None = None
-    """Samples that go through the networks at once; by default 32 on a CPU and 256 on a GPU. Another number changes
-    samples by rounding errors only."""
+    """Samples that go through the networks at once; by default 32 on a CPU and 256 on a GPU. Another number
+    changes samples by rounding errors only."""
     precision: Precision = "auto"
     """Of the networks: auto is bf16 where the hardware is faster in it. Distributions and states are fp32."""
     compile: Compile = "auto"
@@ -75,8 +75,8 @@ class Sample(ThreadOptions):
             checks.integer("batch_size", self.batch_size, low=1)
         if self.out.suffix not in FORMS and not self.folder:
             raise ValueError(
-                f"--out is {self.out}; it must end in {', '.join(FORMS[:-1])} or {FORMS[-1]}, or be a folder's name, "
-                "without a suffix."
+                f"--out is {self.out}; it must end in {', '.join(FORMS[:-1])} or {FORMS[-1]}, or be a folder's "
+                "name, without a suffix."
             )
         if self.trajectory and (self.folder or self.out.suffix not in (".png", ".npz")):
             raise ValueError(f"--out is {self.out}; with --trajectory it must end in .png or .npz.")

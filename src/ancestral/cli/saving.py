@@ -42,8 +42,8 @@ def check_images_folder(path: Path, spec: Any) -> None:
     channels, levels = spec.shape[0], spec.levels
     if channels not in (1, 3, 4) or (levels is not None and levels > (_BYTE if channels > 1 else _BYTE**2)):
         raise ValueError(
-            f"--out is {path}, a folder of image files, and PNG files do not hold images of {channels} channels in "
-            f"{levels} grey levels. Give a .npy or .npz."
+            f"--out is {path}, a folder of image files, and PNG files do not hold images of {channels} "
+            f"channels in {levels} grey levels. Give a .npy or .npz."
         )
     if path.is_file():
         raise ValueError(f"--out is {path}, which is a file. Give a new folder.")

@@ -232,6 +232,7 @@ class _Session:
     def run(self, should_stop: Callable[[], bool]) -> bool:
         """Take the steps that are left; False when it was asked to stop before the last."""
         config = self.state.config
+        where = None if self.folder is None else self.folder.path
         steps = train(self.state, self.data, note=self.note)
         try:
             while True:
@@ -242,7 +243,7 @@ class _Session:
                 took = time.perf_counter() - start
                 self.seconds += took
                 if self.pace is not None and (ratio := self.pace.took(took)) is not None:
-                    self.note(slower(ratio, torch.get_num_threads(), self.folder and self.folder.path))
+                    self.note(slower(ratio, torch.get_num_threads(), where))
                 self._after(record)
                 stopping = should_stop() and record.step < config.steps
                 if self._due(config.checkpoint_every, record.step) or stopping:
