@@ -58,7 +58,7 @@ def _through(path: Path, write) -> None:
 def test_a_full_disk_is_reported_with_the_path_and_leaves_what_was_there(kind, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"before\n")
-    with small_files(20_000), pytest.raises(OSError, match="too large|cannot be written") as raised:
+    with small_files(20_000), pytest.raises(OSError, match=r"too large|cannot be written") as raised:
         WRITERS[kind](path)
     shown = f"{raised.value.filename}: {raised.value}"
     assert str(path) in shown

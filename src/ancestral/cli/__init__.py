@@ -18,7 +18,7 @@ from ancestral.cli import peers, threads
 from ancestral.cli.console import any_character
 
 COMMANDS = {
-    "train": "train a model on data, into a run folder; or go on with a run",
+    "train": "train a model on data, into a run folder; or resume a run",
     "sample": "draw samples from a run, as a picture or an array",
     "evaluate": "the ELBO of a run on held-out data, split into its terms, with error bars",
     "score": "a bound on log p(x) of each example, from the most to the least likely",

@@ -23,7 +23,7 @@ from ancestral.config import DDPMConfig, HVAEConfig, ModelConfig, TrainingConfig
 class Compare(DataOptions):
     """Train several models with the same budget and put them side by side on one ruler.
 
-    A comparison that was interrupted is gone on with when it is called again with the same options.
+    An interrupted comparison is resumed when it is called again with the same options.
     """
 
     out: Path
@@ -37,7 +37,7 @@ class Compare(DataOptions):
     importance_samples: int = 64
     """Draws per example for log p(x) of the vae and hvae; 0 for none."""
     quality: int = 500
-    """How many samples of each model to measure against as many test examples (fewer where the data are
+    """Samples of each model to measure against the same number of test examples (fewer where the data are
     fewer; a ddpm's from 50 of its levels, and from each sampler at 5, 10 and 20 network calls for
     curve.png); 0 for none."""
     seeds: int = 1
@@ -88,7 +88,7 @@ def run(arguments: list[str]) -> None:
                 should_stop=should_stop,
             )
         except Stopped as stopped:
-            print(f"stopped while training {stopped}. The same command goes on with it.", file=sys.stderr)
+            print(f"stopped while training {stopped}. The same command resumes it.", file=sys.stderr)
             raise KeyboardInterrupt from stopped
     if options.json:
         print(json.dumps(json.loads((options.out / "comparison.json").read_text(encoding="utf-8"))))

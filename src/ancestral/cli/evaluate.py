@@ -59,7 +59,7 @@ class Evaluate(ThreadOptions, BoundOptions):
     of the examples, of where the terms are large."""
     ode: OdeOptions = field(default_factory=OdeOptions)
     quality: int = 0
-    """How many samples to draw and measure against as many test examples, whatever --split is (fewer where
+    """Samples to draw and measure against the same number of test examples, whatever --split is (fewer where
     the data are fewer); 0 for none."""
     quality_features: Literal["auto", "pixels", "components", "classifier", "inception"] = "auto"
     """The features they are measured in; auto is the classifier where there are labels, else
@@ -254,9 +254,9 @@ def _quality_lines(measured: Any) -> list[str]:
     found, floor = quality["distance"], quality["floor"]
     kernel, floor_kernel = (Estimate.from_json(one["kernel"]) for one in (found, floor))
     accuracy = "" if quality["accuracy"] is None else f", {quality['accuracy']:.1%} right on others"
-    head = f"  samples         {quality['n']} ({measured.words}; {quality['final']}) against as many test"
+    head = f"  samples         {quality['n']} ({measured.words}; {quality['final']}) against the same number of test"
     return [
-        f"{head} examples; floor: as many training examples",
+        f"{head} examples; floor: the same number of training examples",
         f"  features        {quality['description']}{accuracy}",
         f"  Fréchet         {found['frechet']:12.4f}  (floor {floor['frechet']:.4f})",
         f"  kernel          {kernel:12.4f}  (floor {floor_kernel:.4f})",

@@ -44,7 +44,7 @@ class List:
 
 @dataclass(frozen=True, kw_only=True)
 class Run(ThreadOptions):
-    """Train a recipe, measure it, and write result.json. Called again, it goes on where it was killed."""
+    """Train a recipe, measure it, and write result.json. Called again, it resumes where it was stopped."""
 
     name: Annotated[str, tyro.conf.Positional]
     """The recipe, as ancestral recipe list shows it."""
@@ -61,7 +61,7 @@ class Run(ThreadOptions):
     device: Device = "auto"
     """auto takes a GPU where there is one."""
     extend: Flag = False
-    """Make the shorter run of the recipe that the run's folder holds longer."""
+    """Extend the shorter run of the recipe that the run's folder holds."""
     record: Flag = False
     """Write the result into the recipe's folder too, and the averaged weights where they are below 3 MB."""
     recipes: Path | None = None
@@ -164,7 +164,7 @@ def _run(options: Run) -> None:
             should_stop=should_stop,
         )
     if result is None:
-        print("stopped. Go on with the same command.", file=sys.stderr)
+        print("stopped. Resume with the same command.", file=sys.stderr)
         raise KeyboardInterrupt
     print(
         json.dumps(result.json())

@@ -30,7 +30,7 @@ class Report(ThreadOptions):
     importance_samples: int | None = None
     """A run's: draws per example for log p(x) of a vae or hvae, by default 64; 0 for none."""
     quality: int | None = None
-    """A run's: how many samples to measure against as many test examples, by default 500; 0 for none."""
+    """A run's: the samples to measure against the same number of test examples, by default 500; 0 for none."""
     data: str | None = None
     """Where the data are now, if they moved."""
     device: Device = "auto"

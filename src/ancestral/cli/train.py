@@ -1,4 +1,4 @@
-"""``ancestral train``: a new run, or one gone on with."""
+"""``ancestral train``: a new run, or a resumed one."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 _HELP = """usage: ancestral train {vae,hvae,ddpm} --data D --out RUN [options]
        ancestral train --resume RUN [--steps N] [--data D] [--threads N] [--device auto|cpu|cuda]
 
-Train a model on data, into a new run folder; or go on with a run from its newest checkpoint,
-exactly as if it had never stopped; or, with --steps, make it longer.
+Train a model on data, into a new run folder; or resume a run from its newest checkpoint,
+exactly as if it had never stopped; or, with --steps, extend it.
 
 models:
   vae    a variational autoencoder
@@ -43,7 +43,7 @@ models:
   ddpm   a denoising diffusion model
 
 ancestral train vae --help (or hvae, ddpm) shows all options of a model and of its training;
-ancestral train --resume --help those of going on.
+ancestral train --resume --help those of resuming.
 """
 
 
@@ -81,14 +81,14 @@ class TrainDDPM(_Train):
 
 @dataclass(frozen=True, kw_only=True)
 class Resume(ThreadOptions):
-    """Go on with a run from its newest checkpoint, with the options it was started with."""
+    """Resume a run from its newest checkpoint, with the options it was started with."""
 
     resume: Path
     """The run's folder."""
     data: str | None = None
     """Where the data are now, if they moved; their content must be the same."""
     steps: int | None = None
-    """Make the run longer: so many steps in all. From here on the learning rate is that of the longer run."""
+    """Extend the run to this number of steps in all. From here on the learning rate is that of the extended run."""
     device: Device = "auto"
     """auto takes a GPU where there is one."""
     json: Flag = False
@@ -105,7 +105,7 @@ def run(arguments: list[str]) -> None:
     if any(argument == "--resume" or argument.startswith("--resume=") for argument in arguments):
         if not arguments[0].startswith("-"):
             raise ValueError(
-                f"--resume goes on with a run as it was started, so {arguments[0]!r} and its options do "
+                f"--resume continues a run as it was started, so {arguments[0]!r} and its options do "
                 "not go with it. Use: ancestral train --resume RUN"
             )
         # Help comes without the value that --resume otherwise needs.
@@ -199,7 +199,7 @@ def _drive(
         )
     if not fitted.finished:
         print(
-            f"stopped after step {fitted.step}. Go on with: ancestral train --resume {out}", file=sys.stderr
+            f"stopped after step {fitted.step}. Resume with: ancestral train --resume {out}", file=sys.stderr
         )
         raise KeyboardInterrupt
     elif not fitted.records:

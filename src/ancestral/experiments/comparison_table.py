@@ -86,7 +86,7 @@ def note(compared: list[Compared]) -> str | None:
     samplers = "; ".join(f"{kind}: {quality['words']}" for kind, quality in found.items())
     return (
         f"Sample distance: Fréchet, {quality['n']} samples (means) against {quality['n']} test examples; "
-        f"floor: as many training examples. Features: {quality['description']}. Samplers: {samplers}."
+        f"floor: the same number of training examples. Features: {quality['description']}. Samplers: {samplers}."
     )
 
 

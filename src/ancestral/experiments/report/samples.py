@@ -74,7 +74,9 @@ def distances(subjects: Subjects) -> Section | None:
         return None
     quality = next(one.figures["sample_quality"] for one in subjects.models if one.figures["sample_quality"])
     heads = ["Model", "Features", "Fréchet (floor)", "Kernel (floor)", "Precision (floor)", "Recall (floor)"]
-    caption = f"{quality['n']} samples against as many test examples. {'; '.join(dict.fromkeys(notes))}."
+    caption = (
+        f"{quality['n']} samples against the same number of test examples. {'; '.join(dict.fromkeys(notes))}."
+    )
     return Section(
         "distances",
         "Sample quality",
