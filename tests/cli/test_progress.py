@@ -45,7 +45,7 @@ def test_the_table_has_rate_time_left_loss_terms_gradient_and_held_out_elbo():
     text = drawn(board)
     for words in (
         "320 examples/s",
-        "10.0 steps/s",
+        "10 steps/s",
         "0:00:08",
         "123.46",
         "reconstruction 100",

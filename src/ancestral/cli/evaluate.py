@@ -254,9 +254,11 @@ def _quality_lines(measured: Any) -> list[str]:
     found, floor = quality["distance"], quality["floor"]
     kernel, floor_kernel = (Estimate.from_json(one["kernel"]) for one in (found, floor))
     accuracy = "" if quality["accuracy"] is None else f", {quality['accuracy']:.1%} right on others"
-    head = f"  samples         {quality['n']} ({measured.words}; {quality['final']}) against the same number of test"
+    head = (
+        f"  samples         {quality['n']} ({measured.words}; {quality['final']}) against the same number of"
+    )
     return [
-        f"{head} examples; floor: the same number of training examples",
+        f"{head} test examples; floor: the same number of training examples",
         f"  features        {quality['description']}{accuracy}",
         f"  Fréchet         {found['frechet']:12.4f}  (floor {floor['frechet']:.4f})",
         f"  kernel          {kernel:12.4f}  (floor {floor_kernel:.4f})",

@@ -88,7 +88,7 @@ class Resume(ThreadOptions):
     data: str | None = None
     """Where the data are now, if they moved; their content must be the same."""
     steps: int | None = None
-    """Extend the run to this number of steps in all. From here on the learning rate is that of the extended run."""
+    """Extend the run to this number of steps in all. From here on the learning rate is the extended run's."""
     device: Device = "auto"
     """auto takes a GPU where there is one."""
     json: Flag = False
