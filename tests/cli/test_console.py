@@ -6,9 +6,11 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import ancestral
 from ancestral.cli.console import any_character
 
 NAME = os.fsdecode(b"caf\xe9")
@@ -47,7 +49,14 @@ def test_characters_are_replaced(stream, errors, encoding, expected, monkeypatch
 def test_commands_end_well_in_any_locale(environment, tmp_path):
     """Help, a mistake, and a table with names that are not ASCII."""
     run = [sys.executable, "-m", "ancestral"]
-    rest = {**os.environ, "OMP_NUM_THREADS": "1", "ANCESTRAL_CACHE": str(tmp_path / "cache"), **environment}
+    source = str(Path(ancestral.__file__).parents[1])
+    rest = {
+        **os.environ,
+        "PYTHONPATH": source,
+        "OMP_NUM_THREADS": "1",
+        "ANCESTRAL_CACHE": str(tmp_path / "cache"),
+        **environment,
+    }
     (tmp_path / NAME).mkdir()
     (tmp_path / NAME / "größe.csv").write_text(
         "größe,b\n" + "1.5,2.5\n2.5,0.5\n0.1,0.4\n" * 9, encoding="utf-8"

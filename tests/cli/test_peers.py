@@ -87,7 +87,7 @@ def test_help_texts_are_wrapped_once(monkeypatch):
     for command in (["sample"], ["evaluate"], ["train", "vae"], ["data"], ["score"]):
         lines = [line.strip("│ ") for line in call(*command, "--help").out.splitlines()]
         for line, following in itertools.pairwise(lines):
-            if not line or line[-1] in ")╮╯" or following[:1] in "-╰" or line.startswith(("-", "usage")):
+            if not line or line[-1] in ")}╮╯" or following[:1] in "-╰" or line.startswith(("-", "usage")):
                 continue
             first = following.split()[0] if following.split() else ""
             assert len(line) + 1 + len(first) > 60, line
