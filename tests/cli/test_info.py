@@ -36,7 +36,8 @@ def test_facts(name, runs):
     assert found["held_out_bits_per_dim"] == held_out[-1]["bits_per_dim"]
     assert (found["held_out_bits_per_dim"] is None) == name.endswith("vectors")
     example = {"shape": list(folder.spec.shape), "levels": folder.spec.levels}
-    assert found["example"] == {**example, "columns": None, "class_names": None}
+    whole = None if folder.spec.is_image else [None] * folder.spec.dims
+    assert found["example"] == {**example, "columns": None, "class_names": None, "whole": whole}
     for part in ("data", "model", "training"):
         assert found[part] == folder.facts[part]
 

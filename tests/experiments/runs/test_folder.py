@@ -192,8 +192,11 @@ def test_training_options_come_back_as_they_were(seed, tmp_path):
 def test_there_must_be_a_run(run, tmp_path):
     with pytest.raises(ValueError, match=r"no such folder\. Did you mean 'run'\?"):
         RunFolder.open(tmp_path / "rum")
-    with pytest.raises(ValueError, match=r"it has no config\.json"):
+    with pytest.raises(ValueError, match=rf"it is a folder of runs\. Give one of its runs: {run}\."):
         RunFolder.open(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"it has no config\.json"):
+        RunFolder.open(tmp_path / "empty")
 
 
 def test_a_run_without_a_checkpoint_says_so(run):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
+from ancestral._internal import checks
 from ancestral.config import DataConfig
 from ancestral.data import Dataset, Reading, load_data
 from ancestral.data.readers.builtin import SOURCES
@@ -64,6 +66,13 @@ def data_of_run(folder: RunFolder, source: str | None, progress: Callable[[int, 
         if not moved or trained_on in SOURCES or trained_on.startswith("hf:"):
             raise
         raise ValueError(
-            f"the data of {folder.path} are not at {trained_on!r} any more (seen from {str(Path.cwd())!r}). Say "
-            "where they are now: --data PATH."
+            f"there is no data source {trained_on!r} any more, which {folder.path} was trained on (seen from "
+            f"{str(Path.cwd())!r}).{_near(Path(trained_on).expanduser())} Say where the data are now: --data PATH."
         ) from error
+
+
+def _near(path: Path) -> str:
+    """The names beside a path that are near its own."""
+    if not path.parent.is_dir():
+        return ""
+    return checks.suggest(path.name, [beside.name for beside in islice(path.parent.iterdir(), 1000)])
