@@ -43,7 +43,9 @@ def read_options(kind: type[C], values: Any, where: str) -> C:
 
     _check_keys(kind, values, where)
     # JSON of pydantic holds no bytes that are not UTF-8, which a path may have.
-    odd = {name: value for name, value in values.items() if isinstance(value, str) and not _is_utf8(value)}
+    odd: dict[str, Any] = {
+        name: value for name, value in values.items() if isinstance(value, str) and not _is_utf8(value)
+    }
     plain = {**values, **{name: value.encode("utf-8", "replace").decode() for name, value in odd.items()}}
     try:
         # As JSON, where a list is a tuple and otherwise every type must be what it is.
