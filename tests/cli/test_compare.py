@@ -282,7 +282,7 @@ def test_an_interrupted_comparison_is_gone_on_with(compared, data, tmp_path):
     assert process.pid is not None
     os.kill(process.pid, signal.SIGINT)
     assert finished(process) == 130, log.read_text()
-    assert "stopped while training hvae. The same command goes on with it." in log.read_text()
+    assert "stopped while training hvae. The same command resumes it." in log.read_text()
     assert RunFolder.open(out / "hvae").step < STEPS
     assert not (out / "comparison.json").exists()
     answer = compare(out, data["images"], *chosen)

@@ -41,6 +41,7 @@ def test_facts(name, runs):
         "source_levels": folder.spec.levels,
         "columns": None,
         "class_names": None,
+        "whole": None if folder.spec.is_image else [None] * folder.spec.dims,
     }
     for part in ("data", "model", "training"):
         assert found[part] == folder.facts[part]

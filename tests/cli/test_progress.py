@@ -45,7 +45,7 @@ def test_the_table_has_rate_time_left_loss_terms_gradient_and_held_out_elbo():
     text = drawn(board)
     for words in (
         "320 examples/s",
-        "10.0 steps/s",
+        "10 steps/s",
         "0:00:08",
         "123.46",
         "reconstruction 100",
@@ -132,3 +132,31 @@ def test_a_folder_is_told_of_while_it_is_read(tmp_path, monkeypatch):
     told.clear()
     assert call("evaluate", tmp_path / "run", "--n", 2).status == 0
     assert (40, 40) not in told
+
+
+def test_without_a_terminal_a_line_comes_now_and_then(capsys):
+    times = iter([0.0, 5.0, 21.0, 30.0, 42.0])
+    lines = progress.Lines("ddpm: evaluating", clock=lambda: next(times))
+    for done in (10, 50, 75, 105):
+        lines.see(done, 1000)
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "ddpm: evaluating: 50 of 1,000, about 0:06:39 left",
+        "ddpm: evaluating: 105 of 1,000, about 0:05:58 left",
+    ]
+
+
+def test_a_fast_example_progress_says_nothing_without_a_terminal(capsys):
+    with progress.example_progress("scoring") as bar:
+        bar(1, 2)
+        bar(2, 2)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_slow_model_has_a_rate_with_digits():
+    times = iter([0.0, 40.0])
+    board = Board("ddpm", 100, 2, clock=lambda: next(times))
+    board.see({**TRAIN, "step": 1})
+    board.see({**TRAIN, "step": 21})
+    assert "1.0 examples/s" in drawn(board)
+    assert "0.50 steps/s" in drawn(board)

@@ -337,3 +337,110 @@ def test_sampling_leaves_the_callers_random_state(runs, tmp_path):
     before = torch.random.get_rng_state()
     drawn(runs["ddpm on images"], tmp_path / "a.npz", "--n", 2)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.fixture(scope="module")
+def people_run(tmp_path_factory) -> Path:
+    """A run on a table with real numbers, whole numbers, 0/1 and 0/1/2."""
+    folder = tmp_path_factory.mktemp("people")
+    rng = np.random.default_rng(0)
+    columns = {
+        "height": rng.normal(170.0, 10.0, 300).round(2),
+        "age": rng.integers(18, 80, 300),
+        "smoker": rng.integers(0, 2, 300),
+        "cars": rng.integers(0, 3, 300),
+    }
+    with (folder / "people.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+    options = ("vae", "--model.network", "mlp", "--model.hidden", 16, "--steps", 60, "--batch-size", 32)
+    where = ("--data", folder / "people.csv", "--out", folder / "run", "--device", "cpu")
+    answer = call("train", *options, *where)
+    assert answer.status == 0, answer.err
+    return folder / "run"
+
+
+def test_rows_are_drawn_with_whole_numbers_where_the_data_have_them(people_run, tmp_path):
+    answer = call("sample", people_run, "--out", tmp_path / "a.csv", "--n", 400, "--device", "cpu")
+    assert answer.status == 0, answer.err
+    assert "rounded to whole numbers within the range of the training values: age" in answer.message
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["height", "age", "smoker", "cars"]
+    height, age, smoker, cars = zip(*rows, strict=True)
+    assert all("." in value for value in height)
+    assert set(smoker) == {"0", "1"}
+    assert set(cars) == {"0", "1", "2"}
+    ages = [int(value) for value in age]
+    assert 18 <= min(ages) < 40 < 55 < max(ages) <= 80
+    # Draws, whose spread is the data's, and not means.
+    assert np.std(ages) > 5
+    assert call("sample", people_run, "--out", tmp_path / "a.parquet", "--n", 400).status == 0
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert [str(field.type) for field in table.schema] == ["float", "int64", "int64", "int64"]
+    array = drawn(people_run, tmp_path / "a.npz", "--n", 400)["samples"]
+    assert array.dtype == np.float32
+    assert np.array_equal(array[:, 1], np.array(ages))
+    assert table.column("age").to_pylist() == ages
+
+
+def test_means_of_rows_are_on_request_and_not_rounded(people_run, tmp_path):
+    draws = drawn(people_run, tmp_path / "a.npz", "--n", 50, "--final", "draw")["samples"]
+    default = drawn(people_run, tmp_path / "b.npz", "--n", 50)["samples"]
+    means = drawn(people_run, tmp_path / "c.npz", "--n", 50, "--final", "mean")["samples"]
+    assert np.array_equal(draws, default)
+    assert np.any(means[:, 1:] != means[:, 1:].round())
+    assert means[:, 1].std() < draws[:, 1].std()
+
+
+def test_images_keep_the_mean_by_default(runs, tmp_path):
+    run = runs["vae on images"]
+    default = drawn(run, tmp_path / "a.npz", "--n", 3)["samples"]
+    assert np.array_equal(default, drawn(run, tmp_path / "b.npz", "--n", 3, "--final", "mean")["samples"])
+
+
+def test_single_images_are_written_into_a_new_or_empty_folder(runs, tmp_path):
+    run, out = runs["vae on images"], tmp_path / "new" / "images"
+    options = ("--n", 12, "--final", "draw", "--seed", 3, "--device", "cpu")
+    assert call("sample", run, "--out", out, *options).status == 0
+    assert sorted(path.name for path in out.iterdir()) == [f"{number:05}.png" for number in range(12)]
+    array = drawn(run, tmp_path / "a.npz", *options)["samples"]
+    for number in range(12):
+        with Image.open(out / f"{number:05}.png") as image:
+            assert (image.mode, image.size) == ("L", (8, 8))
+            assert np.array_equal(np.asarray(image), np.round(array[number] / 16 * 255).astype(np.uint8))
+    before = sorted(out.iterdir())
+    answer = call("sample", run, "--out", out, *options)
+    assert answer.status == 2
+    assert f"--out is {out}, a folder that is not empty" in answer.message
+    assert sorted(out.iterdir()) == before
+    (tmp_path / "empty").mkdir()
+    assert call("sample", run, "--out", tmp_path / "empty", "--n", 1).status == 0
+    assert [path.name for path in (tmp_path / "empty").iterdir()] == ["00000.png"]
+    assert not list(tmp_path.glob(".incomplete*"))
+
+
+def test_a_folder_of_images_is_for_images(runs, tmp_path):
+    for arguments, words in (
+        ((runs["vae on vectors"], "--out", tmp_path / "a"), "a model of vectors"),
+        ((runs["ddpm on images"], "--out", tmp_path / "a", "--trajectory"), "must end in .png or .npz"),
+        ((runs["vae on images"], "--out", tmp_path / "a.jpg"), "without a suffix"),
+    ):
+        answer = call("sample", *arguments)
+        assert answer.status == 2
+        assert words in answer.message
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sample_follows_from_the_seed_and_its_number(runs, tmp_path):
+    """Whatever the number of samples; with another micro-batch equal but for rounding."""
+    for kind in KINDS:
+        run = runs[f"{kind} on images"]
+        four, many, cut = (
+            drawn(run, tmp_path / "a.npz", "--n", n, *options, *FP32)["samples"]
+            for n, options in ((4, ()), (64, ()), (64, ("--batch-size", 16)))
+        )
+        assert np.array_equal(four, many[:4])
+        assert np.abs(cut - many).max() < 1e-3
+        assert len(np.unique(many.reshape(64, -1), axis=0)) == 64

@@ -18,7 +18,7 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
 
 
 def one_of(what: str, value: object, allowed: Iterable[str]) -> None:
-    """Refuse a ``value`` that is not one of the ``allowed`` names."""
+    """Reject a ``value`` that is not one of the ``allowed`` names."""
     names = list(allowed)
     if value not in names:
         raise ValueError(
@@ -27,7 +27,7 @@ def one_of(what: str, value: object, allowed: Iterable[str]) -> None:
 
 
 def integer(what: str, value: object, *, low: int, high: int | None = None) -> None:
-    """Refuse a ``value`` that is not a whole number in [low, high]."""
+    """Reject a ``value`` that is not a whole number in [low, high]."""
     bounds = f"at least {low}" if high is None else f"from {low} to {high}"
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{what} is {value!r}; it must be a whole number, {bounds}.")
@@ -44,7 +44,7 @@ def number(
     high: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Refuse a ``value`` that is not finite or not inside the bounds (``above`` and ``below`` are strict)."""
+    """Reject a ``value`` that is not finite or not inside the bounds (``above`` and ``below`` are strict)."""
     bounds = [
         f"{word} {bound:g}"
         for word, bound in (
@@ -70,7 +70,7 @@ def number(
 def draws(
     what: str, samples: int, *, warmup: int, first: int, backward: int | None, unweighted: str | None
 ) -> None:
-    """Refuse what does not fit so many ``samples``, called ``what``, in each training step.
+    """Reject what does not fit this number of ``samples``, called ``what``, in each training step.
 
     ``warmup`` is the number of first steps, of ``first`` draws each, and ``backward`` how many of the draws
     the gradient goes through, chosen by their weights; ``unweighted`` says where there are none.
@@ -102,6 +102,6 @@ def draws(
 
 
 def suffix(name: str, path: Path, allowed: Sequence[str]) -> None:
-    """Refuse a path that does not end in one of ``allowed``, such as ".png"."""
+    """Reject a path that does not end in one of ``allowed``, such as ".png"."""
     if path.suffix not in allowed:
         raise ValueError(f"{name} is {path}; it must end in {' or '.join(allowed)}.")

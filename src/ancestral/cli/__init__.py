@@ -6,15 +6,19 @@ at once.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import os
 import sys
 
 from ancestral import __version__
 from ancestral._internal import checks
+from ancestral.cli import peers, threads
+from ancestral.cli.console import any_character
 
 COMMANDS = {
-    "train": "train a model on data, into a run folder; or go on with a run",
+    "train": "train a model on data, into a run folder; or resume a run",
     "sample": "draw samples from a run, as a picture or an array",
     "evaluate": "the ELBO of a run on held-out data, split into its terms, with error bars",
     "score": "a bound on log p(x) of each example, from the most to the least likely",
@@ -45,19 +49,26 @@ example:
   ancestral evaluate runs/vae
 """
 
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+"""Of a disk or a quota."""
 _MEMORY = "out of memory. Use a smaller --batch-size, fewer samples or a smaller model."
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 for a failure, 2 for a mistake, 130 when interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    with any_character():
+        return _main(arguments)
+
+
+def _main(arguments: list[str]) -> int:
     try:
         return _dispatch(arguments)
     except (ValueError, FloatingPointError) as error:
         return _fail(str(error), 2)
     except BrokenPipeError:
-        # Whoever read our output has left. What is still buffered must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has left.
+        _drop_output()
         return 1
     except OSError as error:
         return _fail(_os_message(error), 1)
@@ -81,11 +92,26 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"ancestral {__version__}")
         return 0
-    checks.one_of("the command", arguments[0], COMMANDS)
+    _check_command(arguments[0])
+    threads.start()
     module = importlib.import_module(f"ancestral.cli.{arguments[0]}")
     module.run(arguments[1:])
     sys.stdout.flush()
     return 0
+
+
+def _check_command(name: str) -> None:
+    meant = peers.meant(name, peers.COMMANDS, COMMANDS)
+    if meant is not None:
+        allowed = ", ".join(COMMANDS)
+        raise ValueError(f"the command is {name!r}; it must be one of {allowed}. Use ancestral {meant}.")
+    checks.one_of("the command", name, COMMANDS)
+
+
+def _drop_output() -> None:
+    """What is still buffered must not fail again at exit."""
+    with contextlib.suppress(OSError):  # where it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, status: int) -> int:
@@ -94,5 +120,10 @@ def _fail(message: str, status: int) -> int:
 
 
 def _os_message(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}. Nothing that was complete before is lost."
+    where = error.filename
+    if where is None and error.errno in _FULL:
+        # All files that are written name themselves in their errors.
+        _drop_output()
+        where = "standard output"
+    named = f"{os.fsdecode(where)}: " if where else ""
+    return f"{named}{error.strerror or error}. Nothing that was complete before is lost."

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ancestral._internal import checks
+from ancestral._internal import checks, words
 from ancestral.cli.options import DataOptions, Flag
 from ancestral.cli.parsing import parse
+from ancestral.cli.threads import ThreadOptions, use_threads
 from ancestral.config import (
     MODELS,
     DDPMConfig,
@@ -27,9 +28,9 @@ from ancestral.config import (
 if TYPE_CHECKING:
     from ancestral.experiments.bench import Ceilings, Machine, Measured
 
-_HELP = """usage: ancestral bench [--seconds S] [--device auto|cpu|cuda] [--json]
+_HELP = """usage: ancestral bench [--seconds S] [--threads N] [--device auto|cpu|cuda] [--json]
        ancestral bench {vae,hvae,ddpm} --data D [options]
-       ancestral bench RUN [--data D] [--seconds S] [--device auto|cpu|cuda] [--json]
+       ancestral bench RUN [--data D] [--seconds S] [--threads N] [--device auto|cpu|cuda] [--json]
 
 Measure this machine's ceilings: matrix products, convolutions, memory, the cost of a call. With a model,
 or a run's folder, take some training steps as well, from fresh weights and writing nothing: their time,
@@ -37,6 +38,7 @@ their share of the ceilings, and what bounds them: arithmetic, memory or the hos
 
 options:
   --seconds S  time for the ceilings, and as much again for the steps (default: 8)
+  --threads N  processor threads (default: the number of free cores)
   --device     auto takes a GPU where there is one
   --json       print one JSON object on standard output
 
@@ -45,7 +47,7 @@ ancestral bench vae --help (or hvae, ddpm) shows all options of a model and of i
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class Bench(ThreadOptions):
     """Measure this machine's ceilings."""
 
     seconds: float = 8.0
@@ -56,6 +58,7 @@ class Bench:
     """Print one JSON object on standard output, and nothing else there."""
 
     def __post_init__(self) -> None:
+        self.check_threads()
         _check(self.seconds)
 
 
@@ -78,6 +81,7 @@ class _BenchModel(DataOptions):
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
+        self.check_threads()
         _check(self.seconds)
 
 
@@ -149,6 +153,7 @@ def _bench(options: Bench | _BenchModel, config: Callable[[], RunConfig] | None)
     from ancestral.experiments.bench import measure_ceilings, measure_run, this_machine
     from ancestral.experiments.runs import pick_device
 
+    use_threads(options)
     device = pick_device(options.device)
     # What can be refused is refused before anything is measured.
     chosen = None if config is None else config()
@@ -204,7 +209,7 @@ def _training_sheet(measured: Measured) -> Any:
             "step",
             f"{measured.step * 1e3:,.4g} ms ({low * 1e3:,.4g} … {high * 1e3:,.4g}), {facts['timed']} timed",
         ),
-        ("rate", f"{measured.images_per_second:,.0f} images/s"),
+        ("rate", words.rate(measured.images_per_second, "images")),
         (
             "achieved",
             f"{_flops(measured.flops_per_second)}: {facts['share_of_products']:.1%} of the product's rate",

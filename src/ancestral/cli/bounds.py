@@ -21,7 +21,7 @@ class BoundOptions:
     samples: int | None = None
     """Samples for each example: for elbo the paths (or sweeps) averaged, by default 1; for iwae the paths
     weighed, by default 5000 (a ddpm has no default: each takes T network calls); for ais the Markov chains,
-    by default 1; with --estimator ode the draws of z_1, each with a solution of its own, by default 1."""
+    by default 1; with --estimator ode the draws of z_1, each with a separate solution, by default 1."""
     ais_temperatures: int = 1000
     """ais: the steps from the prior to the posterior."""
     ais_leapfrog: int = 10

@@ -15,6 +15,7 @@ import tyro
 from ancestral._internal import checks
 from ancestral.cli.options import DataOptions, Flag
 from ancestral.cli.parsing import parse
+from ancestral.cli.threads import use_threads
 from ancestral.config import DDPMConfig, HVAEConfig, ModelConfig, TrainingConfig, VAEConfig
 
 
@@ -22,7 +23,7 @@ from ancestral.config import DDPMConfig, HVAEConfig, ModelConfig, TrainingConfig
 class Compare(DataOptions):
     """Train several models with the same budget and put them side by side on one ruler.
 
-    A comparison that was interrupted is gone on with when it is called again with the same options.
+    An interrupted comparison is resumed when it is called again with the same options.
     """
 
     out: Path
@@ -36,7 +37,7 @@ class Compare(DataOptions):
     importance_samples: int = 32
     """Draws per example for log p(x) of the vae and hvae; 0 for none."""
     quality: int = 500
-    """How many samples of each model to measure against as many test examples (fewer where the data are
+    """Samples of each model to measure against the same number of test examples (fewer where the data are
     fewer; a ddpm's from 50 of its levels, and from each sampler at 5, 10 and 20 network calls for
     curve.png); 0 for none."""
     seeds: int = 1
@@ -49,6 +50,7 @@ class Compare(DataOptions):
     ddpm: DDPMConfig = field(default_factory=DDPMConfig)
 
     def __post_init__(self) -> None:
+        self.check_threads()
         checks.integer("n", self.n, low=0)
         checks.integer("importance_samples", self.importance_samples, low=0)
         checks.integer("quality", self.quality, low=0)
@@ -65,6 +67,7 @@ def run(arguments: list[str]) -> None:
     from ancestral.cli.progress import reading_progress, stop_on_signal
     from ancestral.experiments.compare import Stopped, compare
 
+    use_threads(options, options.out)
     chosen: dict[str, ModelConfig] = {"vae": options.vae, "hvae": options.hvae, "ddpm": options.ddpm}
     with stop_on_signal() as should_stop, contextlib.ExitStack() as stack:
         try:
@@ -85,7 +88,7 @@ def run(arguments: list[str]) -> None:
                 should_stop=should_stop,
             )
         except Stopped as stopped:
-            print(f"stopped while training {stopped}. The same command goes on with it.", file=sys.stderr)
+            print(f"stopped while training {stopped}. The same command resumes it.", file=sys.stderr)
             raise KeyboardInterrupt from stopped
     facts = json.loads((options.out / "comparison.json").read_text(encoding="utf-8"))
     if options.json:
@@ -121,6 +124,7 @@ def _watcher(stack: contextlib.ExitStack, batch_size: int) -> Callable[[str, int
     from ancestral.experiments.compare import Watching
 
     def watch(kind: str, steps: int) -> Watching:
+        _begin(f"{kind}: training for {steps:,} steps")
         live = stack.enter_context(contextlib.ExitStack())
         report = live.enter_context(training_progress(kind, steps, batch_size))
         evaluating: list[Callable[[int, int], None]] = []
@@ -129,12 +133,19 @@ def _watcher(stack: contextlib.ExitStack, batch_size: int) -> Callable[[str, int
             if not evaluating:
                 # One live display at a time: the training bar ends where the evaluation's begins.
                 live.close()
+                _begin(f"{kind}: evaluating and drawing samples")
                 evaluating.append(live.enter_context(example_progress(f"{kind}: evaluating")))
             evaluating[0](done, total)
 
         return Watching(report, progress, live.close)
 
     return watch
+
+
+def _begin(stage: str) -> None:
+    """A line for each stage where no terminal shows bars."""
+    if not sys.stderr.isatty():
+        print(f"{stage} …", file=sys.stderr, flush=True)
 
 
 def _print_table(compared: list[Any], notes: list[str]) -> None:

@@ -29,6 +29,7 @@ from ancestral.cli.estimators import (
 )
 from ancestral.cli.options import AllLevels, Flag, say_new
 from ancestral.cli.parsing import parse
+from ancestral.cli.threads import ThreadOptions, use_threads
 from ancestral.config import Device
 
 _CURVE = 500
@@ -38,7 +39,7 @@ _SHOWN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(BoundOptions):
+class Evaluate(ThreadOptions, BoundOptions):
     """The ELBO of a run on data it was not trained on."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -58,7 +59,7 @@ class Evaluate(BoundOptions):
     of the examples, of where the terms are large."""
     ode: OdeOptions = field(default_factory=OdeOptions)
     quality: int = 0
-    """How many samples to draw and measure against as many test examples, whatever --split is (fewer where
+    """Samples to draw and measure against the same number of test examples, whatever --split is (fewer where
     the data are fewer); 0 for none."""
     quality_features: Literal["auto", "pixels", "components", "classifier", "inception"] = "auto"
     """The features they are measured in; auto is the classifier where there are labels, else
@@ -89,6 +90,7 @@ class Evaluate(BoundOptions):
 
     def __post_init__(self) -> None:
         self.check_bounds()
+        self.check_threads()
         check_estimator(self)
         of_samples = (self.quality_sampler, self.quality_steps) != ("ancestral", None)
         of_both = (self.quality_features, self.quality_final) != ("auto", "mean")
@@ -109,6 +111,7 @@ def run(arguments: list[str]) -> None:
     from ancestral.experiments.runs import RunFolder, examples_of, load_run, pick_device
 
     folder = RunFolder.open(options.run)
+    use_threads(options, options.run)
     config = folder.config
     if options.n is not None:
         checks.integer("n", options.n, low=1)
@@ -271,9 +274,11 @@ def _quality_lines(measured: Any) -> list[str]:
     found, floor = quality["distance"], quality["floor"]
     kernel, floor_kernel = (Estimate.from_json(one["kernel"]) for one in (found, floor))
     accuracy = "" if quality["accuracy"] is None else f", {quality['accuracy']:.1%} right on others"
-    head = f"  samples         {quality['n']} ({measured.words}; {quality['final']}) against as many test"
+    head = (
+        f"  samples         {quality['n']} ({measured.words}; {quality['final']}) against the same number of"
+    )
     return [
-        f"{head} examples; floor: as many training examples",
+        f"{head} test examples; floor: the same number of training examples",
         f"  features        {quality['description']}{accuracy}",
         f"  Fréchet         {found['frechet']:12.4f}  (floor {floor['frechet']:.4f})",
         f"  kernel          {kernel:12.4f}  (floor {floor_kernel:.4f})",

@@ -74,13 +74,9 @@ def _facts(folder: Any) -> dict[str, Any]:
 
 def _parameters(checkpoint: Path) -> int:
     """Counted from the checkpoint's header, without reading the weights."""
-    import math
-
-    from safetensors import SafetensorError, safe_open
+    from ancestral._internal.tensors import count_numbers
 
     try:
-        with safe_open(checkpoint / "state.safetensors", framework="numpy") as file:
-            names = [name for name in file.keys() if name.startswith("ema/")]  # noqa: SIM118
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
-    except (OSError, SafetensorError) as error:
+        return count_numbers(checkpoint / "state.safetensors", "ema/")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{checkpoint}: not a readable checkpoint ({error}).") from error

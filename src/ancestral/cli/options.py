@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ancestral._internal import checks
+from ancestral.cli.threads import ThreadOptions, use_threads
 from ancestral.config import Augmentation, Binarize, DataConfig, Device
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -55,7 +56,7 @@ class DataChoices:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions(DataChoices):
+class DataOptions(ThreadOptions, DataChoices):
     """Which data, how they are prepared, and where they are worked on."""
 
     device: Device = "auto"
@@ -63,7 +64,7 @@ class DataOptions(DataChoices):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExampleOptions:
+class ExampleOptions(ThreadOptions):
     """A run, and which examples to ask it of."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -81,6 +82,7 @@ class ExampleOptions:
 
     def __post_init__(self) -> None:
         checks.integer("seed", self.seed, low=0)
+        self.check_threads()
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def opened(options: ExampleOptions, *, needs: int = 1, key: str | None = None) -
     from ancestral.experiments.runs import RunFolder, examples_of, load_run, pick_device
 
     folder = RunFolder.open(options.run)
+    use_threads(options, options.run)
     source = folder.config.data.source if options.data is None else options.data
     chain = load_run(options.run).to(pick_device(options.device))
     with reading_progress() as progress:

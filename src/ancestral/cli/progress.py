@@ -10,8 +10,13 @@ import types
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ancestral._internal import words
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+_EVERY = 20.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 
 def describe(record: dict[str, Any], steps: int) -> str:
@@ -89,7 +94,10 @@ class Board:
         )
         sheet.add_row(Text(self.title), bar)
         if self.rate is not None:
-            sheet.add_row("rate", f"{self.rate * self.batch_size:,.0f} examples/s  {self.rate:,.1f} steps/s")
+            sheet.add_row(
+                "rate",
+                f"{words.rate(self.rate * self.batch_size, 'examples')}  {words.rate(self.rate, 'steps')}",
+            )
             sheet.add_row("time left", _duration((self.steps - self.step) / self.rate))
         for name, text in self.rows.items():
             sheet.add_row(name, Text(text))
@@ -150,22 +158,55 @@ def reading_progress() -> Iterator[Callable[[int, int], None]]:
 
 @contextlib.contextmanager
 def example_progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress function for ``evaluate``: (examples done, examples in all)."""
+    """A progress function for ``evaluate``: (examples done, examples in all).
+
+    A bar in a terminal; elsewhere a line now and then, where it takes long.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Lines(title, clock=time.monotonic).see
+        return
     columns = (TextColumn(title, markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+class Lines:
+    """How far something has come, as a line on standard error every ``_EVERY`` seconds."""
+
+    def __init__(self, title: str, *, clock: Callable[[], float]) -> None:
+        self.title = title
+        self.clock = clock
+        self.began = self.told = clock()
+
+    def see(self, done: int, total: int) -> None:
+        """Take in the examples done and the examples in all."""
+        now = self.clock()
+        if now - self.told < _EVERY or not done:
+            return
+        self.told = now
+        left = _duration((now - self.began) / done * (total - done))
+        print(f"{self.title}: {done:,} of {total:,}, about {left} left", file=sys.stderr, flush=True)
+
+
 def spoken(title: str) -> Callable[[str], None]:
-    """Tells what is done next: on one line that is written over in a terminal, and not at all elsewhere."""
-    if not sys.stderr.isatty():
-        return lambda what: None
-    return lambda what: print(f"\r\x1b[K{title}: {what} …", end="\r", file=sys.stderr, flush=True)
+    """A function that says what is done next: on one line that is written over in a terminal, elsewhere on a line
+    every ``_EVERY`` seconds."""
+    if sys.stderr.isatty():
+        return lambda what: print(f"\r\x1b[K{title}: {what} …", end="\r", file=sys.stderr, flush=True)
+    told = time.monotonic()
+
+    def say(what: str) -> None:
+        nonlocal told
+        if time.monotonic() - told >= _EVERY:
+            told = time.monotonic()
+            print(f"{title}: {what} …", file=sys.stderr, flush=True)
+
+    return say
 
 
 @contextlib.contextmanager

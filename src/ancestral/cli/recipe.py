@@ -13,6 +13,7 @@ import tyro
 from ancestral._internal import checks
 from ancestral.cli.options import Flag
 from ancestral.cli.parsing import parse
+from ancestral.cli.threads import ThreadOptions, use_threads
 from ancestral.config import Device
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class List:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """Train a recipe, measure it, and write result.json. Called again, it goes on where it was killed."""
+class Run(ThreadOptions):
+    """Train a recipe, measure it, and write result.json. Called again, it resumes where it was stopped."""
 
     name: Annotated[str, tyro.conf.Positional]
     """The recipe, as ancestral recipe list shows it."""
@@ -60,7 +61,7 @@ class Run:
     device: Device = "auto"
     """auto takes a GPU where there is one."""
     extend: Flag = False
-    """Make the shorter run of the recipe that the run's folder holds longer."""
+    """Extend the shorter run of the recipe that the run's folder holds."""
     record: Flag = False
     """Write the result into the recipe's folder too, and the averaged weights where they are below 3 MB."""
     recipes: Path | None = None
@@ -144,6 +145,7 @@ def _run(options: Run) -> None:
     shortened = Shortened(options.share, options.steps, options.samples)
     steps = shortened.steps_of(recipe.config.training.steps)
     out = Path("runs") / recipe.name if options.out is None else options.out
+    use_threads(options, out)
     with (
         stop_on_signal() as should_stop,
         training_progress(recipe.name, steps, recipe.config.training.batch_size) as report,
@@ -162,7 +164,7 @@ def _run(options: Run) -> None:
             should_stop=should_stop,
         )
     if result is None:
-        print("stopped. Go on with the same command.", file=sys.stderr)
+        print("stopped. Resume with the same command.", file=sys.stderr)
         raise KeyboardInterrupt
     print(
         json.dumps(result.json())

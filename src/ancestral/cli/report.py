@@ -13,11 +13,12 @@ import tyro
 from ancestral._internal import checks
 from ancestral.cli.options import Flag
 from ancestral.cli.parsing import parse
+from ancestral.cli.threads import ThreadOptions, use_threads
 from ancestral.config import Device
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(ThreadOptions):
     """Write a page to look at: bounds, samples, reconstructions, and how to get them again."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -29,7 +30,7 @@ class Report:
     importance_samples: int | None = None
     """A run's: draws per example for log p(x) of a vae or hvae, by default 64; 0 for none."""
     quality: int | None = None
-    """A run's: how many samples to measure against as many test examples, by default 500; 0 for none."""
+    """A run's: the samples to measure against the same number of test examples, by default 500; 0 for none."""
     data: str | None = None
     """Where the data are now, if they moved."""
     device: Device = "auto"
@@ -38,6 +39,7 @@ class Report:
     """Print one JSON object on standard output."""
 
     def __post_init__(self) -> None:
+        self.check_threads()
         if self.out is not None:
             checks.suffix("--out", self.out, (".html",))
         for name in ("n", "importance_samples", "quality"):
@@ -52,6 +54,7 @@ def run(arguments: list[str]) -> None:
     from ancestral.experiments.report import report
     from ancestral.experiments.runs.measuring import Plan
 
+    use_threads(options, options.run)
     given = {name: getattr(options, name) for name in ("n", "importance_samples", "quality")}
     given = {name: value for name, value in given.items() if value is not None}
     if given.get("n") == 0:

@@ -1,4 +1,4 @@
-"""``ancestral train``: a new run, or one gone on with."""
+"""``ancestral train``: a new run, or a resumed one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ancestral._internal import checks
+from ancestral._internal import checks, words
+from ancestral.cli import peers
 from ancestral.cli.options import DataOptions, Flag
 from ancestral.cli.parsing import parse
+from ancestral.cli.threads import ThreadOptions, use_threads
 from ancestral.config import (
     MODELS,
     DDPMConfig,
@@ -30,10 +32,10 @@ if TYPE_CHECKING:
     from ancestral.experiments.runs import Fitted
 
 _HELP = """usage: ancestral train {vae,hvae,ddpm} --data D --out RUN [options]
-       ancestral train --resume RUN [--steps N] [--data D] [--device auto|cpu|cuda]
+       ancestral train --resume RUN [--steps N] [--data D] [--threads N] [--device auto|cpu|cuda]
 
-Train a model on data, into a new run folder; or go on with a run from its newest checkpoint,
-exactly as if it had never stopped; or, with --steps, make it longer.
+Train a model on data, into a new run folder; or resume a run from its newest checkpoint,
+exactly as if it had never stopped; or, with --steps, extend it.
 
 models:
   vae    a variational autoencoder
@@ -41,7 +43,7 @@ models:
   ddpm   a denoising diffusion model
 
 ancestral train vae --help (or hvae, ddpm) shows all options of a model and of its training;
-ancestral train --resume --help those of going on.
+ancestral train --resume --help those of resuming.
 """
 
 
@@ -78,15 +80,15 @@ class TrainDDPM(_Train):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resume:
-    """Go on with a run from its newest checkpoint, with the options it was started with."""
+class Resume(ThreadOptions):
+    """Resume a run from its newest checkpoint, with the options it was started with."""
 
     resume: Path
     """The run's folder."""
     data: str | None = None
     """Where the data are now, if they moved; their content must be the same."""
     steps: int | None = None
-    """Make the run longer: so many steps in all. From here on the learning rate is that of the longer run."""
+    """Extend the run to this number of steps in all. From here on the learning rate is the extended run's."""
     device: Device = "auto"
     """auto takes a GPU where there is one."""
     json: Flag = False
@@ -103,7 +105,7 @@ def run(arguments: list[str]) -> None:
     if any(argument == "--resume" or argument.startswith("--resume=") for argument in arguments):
         if not arguments[0].startswith("-"):
             raise ValueError(
-                f"--resume goes on with a run as it was started, so {arguments[0]!r} and its options do "
+                f"--resume continues a run as it was started, so {arguments[0]!r} and its options do "
                 "not go with it. Use: ancestral train --resume RUN"
             )
         # Help comes without the value that --resume otherwise needs.
@@ -114,6 +116,10 @@ def run(arguments: list[str]) -> None:
         raise ValueError(
             f"the model comes first: ancestral train {{{','.join(MODELS)}}} --data D --out RUN. "
             f"It starts with {arguments[0]!r}."
+        )
+    if (meant := peers.meant(arguments[0], peers.MODELS, MODELS)) is not None:
+        raise ValueError(
+            f"the model is {arguments[0]!r}; it must be one of {', '.join(MODELS)}. Use {meant}."
         )
     checks.one_of("the model", arguments[0], MODELS)
     kinds: dict[str, type[TrainVAE] | type[TrainHVAE] | type[TrainDDPM]] = {
@@ -129,6 +135,7 @@ def _train(options: _Train, model: ModelConfig) -> None:
     from ancestral.experiments.runs import train_run
 
     config = RunConfig(options.data_config, model, options.training)
+    use_threads(options)
     _drive(
         model.kind,
         options.training,
@@ -142,6 +149,7 @@ def _resume(options: Resume) -> None:
     from ancestral.experiments.runs import RunFolder, resume_run
 
     folder = RunFolder.open(options.resume)
+    use_threads(options, options.resume)
     _drive(
         folder.name,
         folder.planned(options.steps),
@@ -191,11 +199,11 @@ def _drive(
         )
     if not fitted.finished:
         print(
-            f"stopped after step {fitted.step}. Go on with: ancestral train --resume {out}", file=sys.stderr
+            f"stopped after step {fitted.step}. Resume with: ancestral train --resume {out}", file=sys.stderr
         )
         raise KeyboardInterrupt
     elif not fitted.records:
         print(f"{out}: all {steps} steps are taken already.", file=sys.stderr)
     else:
-        rate = f"{fitted.images_per_second:,.0f} images/s"
+        rate = words.rate(fitted.images_per_second, "images")
         print(f"{out}: trained to step {steps} at {rate}. Next: ancestral evaluate {out}", file=sys.stderr)

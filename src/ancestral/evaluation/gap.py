@@ -148,7 +148,7 @@ def save_gaps(path: Path, gaps: Gaps) -> None:
 
 def gaps_height(found: dict[str, Any]) -> float:
     """How high a figure of these bounds is to be, in inches."""
-    return 1.2 + 0.32 * len(found["bounds"])
+    return 1.6 + 0.32 * len(found["bounds"])
 
 
 def draw_gaps(figure: Any, found: dict[str, Any]) -> None:
@@ -171,7 +171,7 @@ def draw_gaps(figure: Any, found: dict[str, Any]) -> None:
     axes.axvline(means[-1], color="black", linewidth=0.8, linestyle="--", label="log p(x) is here or above")
     axes.set_yticks(places, [rung["name"] for rung in rungs])
     axes.set_xlabel(f"nats per example; ELBO {_words(rungs[0])} over n = {found['n']}")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=8)
 
 
 def _words(found: dict[str, Any]) -> str:

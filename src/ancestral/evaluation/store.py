@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ancestral._internal.atomic import replacing, write_text_atomically
+from ancestral._internal.tensors import load_tensors
 from ancestral.bounds import Bound
 from ancestral.bounds.stored import flattened, restored
 from ancestral.core.chain import Chain
@@ -45,7 +46,7 @@ class Stored:
     def tensors(self) -> dict[str, Tensor] | None:
         """Its tensors; None, with a warning, where they cannot be read."""
         try:
-            return load_file(self.path.with_suffix(".safetensors"))
+            return load_tensors(self.path.with_suffix(".safetensors"))
         except (OSError, SafetensorError) as error:
             _LOG.warning("%s cannot be read (%s); it is measured again", self.path, error)
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ancestral._internal import words
 from ancestral.bounds import Estimate
 from ancestral.evaluation.evaluation import ALIVE
 from ancestral.experiments.compare import Compared
@@ -26,7 +27,7 @@ def table(compared: list[Compared]) -> list[tuple[str, list[str]]]:
             ("Latent space", _latent_space),
             ("Training loss", lambda one: objective_of(one.chain).name),
             ("Sampling path", _sampling_path),
-            ("Generation speed", lambda one: f"{one.figures['sample_images_per_second']:,.0f} images/s"),
+            ("Generation speed", lambda one: words.rate(one.figures["sample_images_per_second"], "images")),
             ("Posterior approximation", lambda one: one.chain.summary.posterior),
             ("Reparameterisation", lambda one: one.chain.summary.reparameterisation),
             ("ELBO (nats)", lambda one: _with_error(one.figures["elbo"], 2)),
@@ -85,7 +86,7 @@ def note(compared: list[Compared]) -> str | None:
     samplers = "; ".join(f"{kind}: {quality['words']}" for kind, quality in found.items())
     return (
         f"Sample distance: Fréchet, {quality['n']} samples (means) against {quality['n']} test examples; "
-        f"floor: as many training examples. Features: {quality['description']}. Samplers: {samplers}."
+        f"floor: the same number of training examples. Features: {quality['description']}. Samplers: {samplers}."
     )
 
 
@@ -97,7 +98,7 @@ def _distance(one: Compared) -> str:
 
 def _training_speed(one: Compared) -> str:
     rate = one.figures["train_images_per_second"]
-    return "–" if rate is None else f"{rate:,.0f} images/s"
+    return "–" if rate is None else words.rate(rate, "images")
 
 
 def paired_lines(differences: list[dict[str, Any]]) -> list[str]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ancestral._internal.atomic import TEMPORARY
+from ancestral._internal.tensors import load_tensors
 
 FORMAT = 1
 _PREFIX = "step-"
@@ -76,7 +77,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 f"{path}: state.safetensors is not the file that was saved (cut short or edited). Remove "
                 "this folder to go on from an older checkpoint."
             )
-        return load_file(path / "state.safetensors"), facts
+        return load_tensors(path / "state.safetensors"), facts
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
         raise CheckpointError(
             f"{path}: not a readable checkpoint ({error}). Remove this folder to go on from an older one."

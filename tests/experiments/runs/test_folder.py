@@ -25,7 +25,7 @@ from tiny import MODELS, TRAINING, blobs, images
 
 def test_a_folder_holds_what_it_says(run):
     assert sorted(path.name for path in run.iterdir()) == [
-        *("checkpoints", "config.json", "metrics.jsonl", "samples", "timing.jsonl")
+        *("checkpoints", "config.json", "metrics.jsonl", "samples", "threads.json", "timing.jsonl")
     ]
     # Saved after 2, 4, 6 and 7 steps, pictured after 4 and 7.
     assert [path.name for path in RunFolder.open(run).checkpoints] == [f"step-{s:08d}" for s in (4, 6, 7)]
@@ -176,7 +176,7 @@ def test_a_folder_whose_process_was_killed_at_once_is_free(tmp_path):
     path.mkdir()
     (path / ".incomplete-config.json").write_text('{"form')
     created(path)
-    assert [p.name for p in path.iterdir()] == ["config.json"]
+    assert sorted(p.name for p in path.iterdir()) == ["config.json", "threads.json"]
 
 
 @pytest.mark.parametrize("seed", [0, 2**62 + 1])
@@ -192,8 +192,11 @@ def test_training_options_come_back_as_they_were(seed, tmp_path):
 def test_there_must_be_a_run(run, tmp_path):
     with pytest.raises(ValueError, match=r"no such folder\. Did you mean 'run'\?"):
         RunFolder.open(tmp_path / "rum")
-    with pytest.raises(ValueError, match=r"it has no config\.json"):
+    with pytest.raises(ValueError, match=rf"it is a folder of runs\. Give one of its runs: {run}\."):
         RunFolder.open(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"it has no config\.json"):
+        RunFolder.open(tmp_path / "empty")
 
 
 def test_a_run_without_a_checkpoint_says_so(run):

@@ -98,7 +98,7 @@ def test_a_run_that_is_interrupted_says_how_to_go_on(number, tmp_path):
     assert finished(process) == 130
     step = newest(parts)
     assert 0 < step < 60
-    assert f"stopped after step {step}. Go on with: ancestral train --resume {parts}" in log.read_text()
+    assert f"stopped after step {step}. Resume with: ancestral train --resume {parts}" in log.read_text()
     assert finished(start("train", "--resume", parts, log=log)) == 0, log.read_text()
     ours, theirs = contents(parts), contents(whole)
     stopped = f"checkpoints/step-{step:08d}/"

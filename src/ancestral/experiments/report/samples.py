@@ -28,8 +28,9 @@ _PIXELS = 250_000
 
 
 def samples_of(one: Subject, n: int) -> Tensor:
-    """n samples (means of p(x|z_1)), on the CPU, by ``sampling.quick_sampler``."""
-    return draw(one.chain, n, sampler=quick_sampler(one.chain), final="mean", seed=_SEED)
+    """n samples on the CPU, by ``sampling.quick_sampler``: means of p(x|z_1) for images, draws for vectors."""
+    final = "mean" if one.chain.spec.is_image else "draw"
+    return draw(one.chain, n, sampler=quick_sampler(one.chain), final=final, seed=_SEED)
 
 
 def sample_grids(subjects: Subjects, samples: dict[str, Tensor]) -> Section | None:
@@ -73,7 +74,9 @@ def distances(subjects: Subjects) -> Section | None:
         return None
     quality = next(one.figures["sample_quality"] for one in subjects.models if one.figures["sample_quality"])
     heads = ["Model", "Features", "Fréchet (floor)", "Kernel (floor)", "Precision (floor)", "Recall (floor)"]
-    caption = f"{quality['n']} samples against as many test examples. {'; '.join(dict.fromkeys(notes))}."
+    caption = (
+        f"{quality['n']} samples against the same number of test examples. {'; '.join(dict.fromkeys(notes))}."
+    )
     return Section(
         "distances",
         "Sample quality",

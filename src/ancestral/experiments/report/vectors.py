@@ -78,7 +78,7 @@ def columns(subjects: Subjects, samples: dict[str, Tensor]) -> Section | None:
         "columns",
         "Columns",
         blocks,
-        "Samples here are means of p(x|z_1), as everywhere on this page: a draw adds that law's noise.",
+        "Samples here are draws from p(x|z_1), as ancestral sample writes them before it rounds whole numbers.",
     )
 
 

@@ -18,6 +18,7 @@ from ancestral.experiments.report.page import Block, Code, Page, Section, Table,
 from ancestral.experiments.report.samples import SAMPLES, samples_of
 from ancestral.experiments.report.subjects import Subjects, open_subjects
 from ancestral.experiments.runs.measuring import Plan
+from ancestral.experiments.runs.threads import stored_threads
 
 Told = Callable[[str], None]
 
@@ -118,12 +119,14 @@ def _reproduction(subjects: Subjects) -> Section:
         command = train_command(first, str(subjects.path))
     device = next(subjects.models[0].chain.parameters()).device
     trained = sorted({one.folder.facts["version"] for one in subjects.models})
+    threads = stored_threads(subjects.models[0].folder.path)
     rows = [
         ["ancestral", f"{ancestral.__version__} (trained with {', '.join(trained)})"],
         ["torch", torch.__version__],
         ["Python", platform.python_version()],
         ["this page's machine", str(this_machine(device))],
         ["seed", str(first.training.seed)],
+        ["threads", "–" if threads is None else f"{threads}, for the same bits: --threads {threads}"],
     ]
     blocks: list[Block] = [Code(f"{command}\nancestral report {subjects.path}"), Table(["What", ""], rows)]
     for one in subjects.models:

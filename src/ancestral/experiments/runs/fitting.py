@@ -20,8 +20,9 @@ from ancestral.evaluation import evaluate, save_picture
 from ancestral.evaluation.loop import Progress
 from ancestral.experiments.build import build_chain
 from ancestral.experiments.runs.folder import RunFolder
-from ancestral.experiments.runs.loading import load_configured
-from ancestral.objectives import Objective
+from ancestral.experiments.runs.loading import data_of_run, load_configured
+from ancestral.experiments.runs.threads import Pace, slower, store_threads, stored_threads
+from ancestral.objectives import FirstFew, Objective
 from ancestral.sampling import preview
 from ancestral.training import StepRecord, TrainingDiverged, TrainingState, train
 from ancestral.training.loop import check_finite, check_fits
@@ -114,6 +115,8 @@ def fit(
     session = _Session(state, resident(given, place), folder, report)
     for text in given.notes:
         session.note(text)
+    if folder is not None:
+        session.check_threads(folder)
     finished = session.run(should_stop)
     state.release()
     chain.eval()
@@ -170,11 +173,11 @@ def resume_run(
     if folder.facts["content"] is None:
         raise ValueError(f"{folder.path} {_STREAMED}")
     source = config.data.source if data is None else data
-    dataset = load_configured(config.data, source=source, run_levels=folder.source_levels, progress=reading)
+    dataset = data_of_run(folder, source, reading)
     if content_hash(dataset) != folder.facts["content"]:
         raise ValueError(
             f"the data at {source} are not those that {folder.path} was trained on. Put the same data "
-            "back, or start a new run."
+            "back, say where they are (--data PATH), or start a new run."
         )
     chain = initial_chain(config, dataset)
     return fit(chain, dataset, training, out=folder, device=device, report=report, should_stop=should_stop)
@@ -272,6 +275,8 @@ class _Session:
         if folder is not None and (earlier := folder.records("timing.jsonl")):
             self.seconds_before = float(earlier[-1]["seconds"])
         self.started_at = state.images_seen
+        warmup = state.objective.steps if isinstance(state.objective, FirstFew) else 0
+        self.pace = Pace(skip=max(0, warmup - state.step)) if self.device.type == "cpu" else None
 
     @property
     def images_per_second(self) -> float:
@@ -281,6 +286,7 @@ class _Session:
     def run(self, should_stop: Callable[[], bool]) -> bool:
         """Take the steps that are left; False when it was asked to stop before the last."""
         config = self.state.config
+        where = None if self.folder is None else self.folder.path
         steps = train(self.state, self.data, note=self.note)
         try:
             while True:
@@ -288,7 +294,10 @@ class _Session:
                 record = next(steps, None)
                 if record is None:
                     break
-                self.seconds += time.perf_counter() - start
+                took = time.perf_counter() - start
+                self.seconds += took
+                if self.pace is not None and (ratio := self.pace.took(took)) is not None:
+                    self.note(slower(ratio, torch.get_num_threads(), where))
                 self._after(record)
                 stopping = should_stop() and record.step < config.steps
                 if self._due(config.checkpoint_every, record.step) or stopping:
@@ -336,6 +345,16 @@ class _Session:
             self.folder.append("metrics.jsonl", record)
         if self.report is not None:
             self.report(record)
+
+    def check_threads(self, folder: RunFolder) -> None:
+        """Store the number of threads, with a note where a run is resumed with another one."""
+        before, now = stored_threads(folder.path), torch.get_num_threads()
+        if before not in (None, now) and self.state.step > 0 and self.device.type == "cpu":
+            self.note(
+                f"the run was trained with {before} threads and is resumed with {now}: results differ in the last "
+                f"bits. For the same bits: --threads {before}"
+            )
+        store_threads(folder.path)
 
     def note(self, text: str) -> None:
         """Something about this machine or the data, and not about the run: told, not kept."""

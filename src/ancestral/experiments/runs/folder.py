@@ -1,6 +1,7 @@
 """A run's folder: its configuration, metrics, checkpoints and pictures. All paths in it are relative.
 
 config.json          data, model and training options, what one example is, the data's fingerprint
+threads.json         the number of processor threads, with which it is resumed
 metrics.jsonl        a line per record; a function of config.json and extended.json alone, without times
 timing.jsonl         seconds and rates of this machine
 extended.json        at which steps the plan was made longer, and what it was; only where it was
@@ -22,7 +23,7 @@ import torch
 
 import ancestral
 from ancestral._internal import checks
-from ancestral._internal.atomic import TEMPORARY, write_text_atomically
+from ancestral._internal.atomic import TEMPORARY, append_line, write_text_atomically
 from ancestral._internal.randomness import own_randomness
 from ancestral.config import DataConfig, RunConfig, TrainingConfig
 from ancestral.core.chain import Chain
@@ -31,6 +32,8 @@ from ancestral.data import Dataset, content_hash
 from ancestral.evaluation.store import Store
 from ancestral.experiments.build import build_chain
 from ancestral.experiments.runs.options import model_json, read_model, read_options
+from ancestral.experiments.runs.threads import store_threads
+from ancestral.experiments.runs.whole import Whole, whole_columns
 from ancestral.training.checkpoint import (
     CheckpointError,
     checkpoint_digest,
@@ -45,6 +48,8 @@ from ancestral.training.stream import Stream
 
 FORMAT = 1
 _EXTENDED = "extended.json"
+_LISTED = 10
+"""Runs that a message lists."""
 
 
 class RunFolder:
@@ -83,6 +88,7 @@ class RunFolder:
                 **({"double": True} if data.spec.double else {}),
                 "columns": data.columns,
                 "class_names": data.class_names,
+                "whole": None if isinstance(data, Stream) else whole_columns(data),
             },
             "content": None if isinstance(data, Stream) else content_hash(data),
         }
@@ -91,6 +97,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             write_text_atomically(path / "config.json", json.dumps(facts, indent=1) + "\n")
+            store_threads(path)
         except OSError as error:
             raise ValueError(f"{path} cannot be written ({error.strerror}). Choose another --out.") from error
         return RunFolder(path, facts)
@@ -102,9 +109,7 @@ class RunFolder:
             near = checks.suggest(path.name, [p.name for p in path.parent.glob("*") if p.is_dir()])
             raise ValueError(f"there is no run at {path}: no such folder.{near}")
         if not (path / "config.json").is_file():
-            raise ValueError(
-                f"there is no run at {path}: it has no config.json. Give the folder that --out named."
-            )
+            raise ValueError(f"there is no run at {path}: {_instead(path)}")
         try:
             facts = json.loads((path / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -121,7 +126,7 @@ class RunFolder:
             )
         folder = RunFolder(path, facts)
         # Read once, so that an edited file is refused here and not halfway through something.
-        _ = folder.columns, folder.class_names
+        _ = folder.columns, folder.class_names, folder.whole
         _ = folder.training if facts["model"] is None else folder.config
         return folder
 
@@ -163,6 +168,23 @@ class RunFolder:
         """The names of the classes, where the training data had them."""
         return self._names("class_names")
 
+    @property
+    def whole(self) -> Whole | None:
+        """The ranges of columns of whole numbers (``whole_columns``); None for images and for older runs."""
+        found = self.facts["spec"].get("whole")
+        if found is None:
+            return None
+        ends = isinstance(found, list) and all(
+            one is None or (isinstance(one, list) and [type(end) for end in one] == [int, int])
+            for one in found
+        )
+        if not ends or len(found) != self.spec.dims:
+            raise ValueError(
+                f"{self.path / 'config.json'}: whole is {found!r}; it must be null, or for each column null or "
+                "its least and greatest whole number."
+            )
+        return [None if one is None else (one[0], one[1]) for one in found]
+
     def _names(self, what: str, *, count: int | None = None) -> tuple[str, ...] | None:
         names = self.facts["spec"].get(what)
         if names is None:
@@ -181,7 +203,8 @@ class RunFolder:
             raise ValueError(
                 f"{self.path} is a run of a chain built in Python, of a class that its folder cannot rebuild. "
                 "In Python, build the chain as before and load its weights: chain = load_run(path, chain=chain). "
-                "Then evaluate(chain, data.test) and draw(chain, n); to resume, call fit(chain, data, …, out=path)."
+                "Then evaluate(chain, data.test) and draw(chain, n); to resume, call fit(chain, data, …, "
+                "out=path)."
             )
         return RunConfig(
             data=read_options(DataConfig, self.facts["data"], self._where("data")),
@@ -309,8 +332,7 @@ class RunFolder:
 
     def append(self, name: str, record: dict[str, Any]) -> None:
         """Add a line to a .jsonl file."""
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        append_line(self.path / name, json.dumps(record))
 
     def records(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
         """The lines of a .jsonl file; a last line that a killed process left unfinished is not one."""
@@ -347,6 +369,18 @@ def load_run(path: str | Path, *, chain: Chain | None = None) -> Chain:
             chain = build_chain(folder.config.model, folder.spec)
     folder.load_weights(chain)
     return chain
+
+
+def _instead(path: Path) -> str:
+    """What is at ``path`` in place of a run, and what to do."""
+    if not path.is_dir():
+        return "it is a file. Give the folder that --out named."
+    runs = sorted(str(inside.parent) for inside in path.glob("*/config.json"))
+    if not runs:
+        return "it has no config.json. Give the folder that --out named."
+    what = "a comparison" if (path / "comparison.json").is_file() else "a folder of runs"
+    shown = ", ".join(runs[:_LISTED]) + (f" and {len(runs) - _LISTED} more" if len(runs) > _LISTED else "")
+    return f"it is {what}. Give one of its runs: {shown}."
 
 
 def _is_note(one: Any) -> bool:

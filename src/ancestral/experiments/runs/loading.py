@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
 
+from ancestral._internal import checks
 from ancestral.config import DataConfig
 from ancestral.data import Dataset, Reading, Split, content_hash, load_data
+from ancestral.data.readers.builtin import SOURCES
 from ancestral.data.sources import load_whole
 from ancestral.experiments.runs.folder import RunFolder
 
@@ -154,9 +158,7 @@ def load_data_of(
     ``ValueError`` where they cannot be read, or are no examples of what the run was trained on: of another
     shape, number of levels, or order of columns.
     """
-    data = load_configured(
-        folder.config.data, source=source, run_levels=folder.source_levels, progress=progress
-    )
+    data = data_of_run(folder, source, progress)
     _check_alike(folder, data)
     return data
 
@@ -172,3 +174,28 @@ def _check_alike(folder: RunFolder, data: Dataset) -> None:
             f"the columns of the data are {' '.join(map(repr, data.columns or ()))}, and {folder.path} was "
             f"trained on {' '.join(map(repr, folder.columns or ()))}. Put them in that order."
         )
+
+
+def data_of_run(folder: RunFolder, source: str | None, progress: Callable[[int, int], None]) -> Dataset:
+    """The data of a run; where its own source is no longer there, the error names ``--data``."""
+    trained_on = folder.config.data.source
+    try:
+        return load_configured(
+            folder.config.data, source=source, run_levels=folder.source_levels, progress=progress
+        )
+    except ValueError as error:
+        # A relative path may lead elsewhere now; a file that is there and damaged has its own message.
+        moved = source in (None, trained_on) and not Path(trained_on).expanduser().exists()
+        if not trained_on or not moved or trained_on in SOURCES or trained_on.startswith("hf:"):
+            raise
+        raise ValueError(
+            f"there is no data source {trained_on!r} any more, which {folder.path} was trained on (seen from "
+            f"{str(Path.cwd())!r}).{_near(Path(trained_on).expanduser())} Say where the data are now: --data PATH."
+        ) from error
+
+
+def _near(path: Path) -> str:
+    """The names beside a path that are near its own."""
+    if not path.parent.is_dir():
+        return ""
+    return checks.suggest(path.name, [beside.name for beside in islice(path.parent.iterdir(), 1000)])

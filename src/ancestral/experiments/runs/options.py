@@ -44,11 +44,25 @@ def read_options(kind: type[C], values: Any, where: str) -> C:
 
     values = with_later(kind, values)
     _check_keys(kind, values, where)
+    # JSON of pydantic holds no bytes that are not UTF-8, which a path may have.
+    odd: dict[str, Any] = {
+        name: value for name, value in values.items() if isinstance(value, str) and not _is_utf8(value)
+    }
+    plain = {**values, **{name: value.encode("utf-8", "replace").decode() for name, value in odd.items()}}
     try:
         # As JSON, where a list is a tuple and otherwise every type must be what it is.
-        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
+        found = TypeAdapter(kind).validate_json(json.dumps(plain), strict=True)
     except ValidationError as error:
         raise ValueError(_problem(error.errors()[0], where)) from error
+    return dataclasses.replace(found, **odd) if odd else found
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _problem(found: Any, where: str) -> str:

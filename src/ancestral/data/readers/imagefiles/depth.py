@@ -118,7 +118,7 @@ def deep_values(image: Any, file: str | Path | IO[bytes], page: int, depth: Dept
         raise BadImage(
             "it has 16 bits in a layout of which Pillow reads 8; store it as a 16-bit PNG or in 8 bits"
         )
-    both: NDArray[np.uint16] = (upper.astype(np.uint16) << 8) | lower
+    both: NDArray[np.uint16] = ((upper.astype(np.uint16) << 8) | lower).astype(np.uint16, copy=False)
     transparent = image.info.get("transparency")
     if isinstance(transparent, tuple) and len(transparent) == both.shape[-1]:
         clear = (both == np.array(transparent)).all(-1, keepdims=True)
