@@ -27,7 +27,7 @@ from ancestral.cli.estimators import (
     ode_bound,
     ode_table,
 )
-from ancestral.cli.options import AllLevels, Flag
+from ancestral.cli.options import AllLevels, CheckpointOption, Flag, say_checkpoint
 from ancestral.cli.parsing import parse
 from ancestral.config import Device
 
@@ -38,7 +38,7 @@ _SHOWN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(BoundOptions):
+class Evaluate(BoundOptions, CheckpointOption):
     """The ELBO of a run on data it was not trained on."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -106,12 +106,12 @@ def run(arguments: list[str]) -> None:
     from ancestral.evaluation import evaluate
     from ancestral.experiments.runs import RunFolder, load_data_of, load_run, pick_device
 
-    folder = RunFolder.open(options.run)
+    folder = RunFolder.open(options.run, checkpoint=options.checkpoint)
     config = folder.config
     if options.n is not None:
         checks.integer("n", options.n, low=1)
     checks.integer("seed", options.seed, low=0)
-    chain = load_run(options.run)
+    chain = load_run(folder)
     estimator = check_levels(chain, options)
     if options.estimator == "ode":
         ode_bound(options).check(chain)
@@ -124,6 +124,7 @@ def run(arguments: list[str]) -> None:
         check_two_latents(chain)
     x = data.split(options.split).x[: options.n]
     check_chain(chain, x, options)
+    say_checkpoint(folder)
     rest: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed}
     chain = chain.to(pick_device(options.device))
     result: Any
@@ -143,7 +144,8 @@ def run(arguments: list[str]) -> None:
                 progress=progress,
                 **rest,
             )
-    answer = {"model": folder.name, "data": source, "split": options.split, **result.json()}
+    named = {"model": folder.name, "data": source, "split": options.split}
+    answer = {**named, "checkpoint": folder.chosen.json(), **result.json()}
     lines: list[str] = []
     if options.estimator != "ode":
         found, lines = more_of_bounds(chain, x, result, options=options, rest=rest)

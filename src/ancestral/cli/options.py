@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -54,7 +55,16 @@ class DataOptions(DataChoices):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExampleOptions:
+class CheckpointOption:
+    """Which weights of a run are read."""
+
+    checkpoint: str | None = None
+    """The weights to use: best (the best held-out ELBO), last, or the number of a step that is stored. By default
+    best, or last where the run has no validation part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleOptions(CheckpointOption):
     """A run, and which examples to ask it of."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -86,14 +96,20 @@ class Asked:
     source: str
 
 
+def say_checkpoint(folder: Any) -> None:
+    """Print which checkpoint of a ``RunFolder`` is used, on standard error."""
+    print(f"{folder.path}: {folder.chosen.words}", file=sys.stderr)
+
+
 def opened(options: ExampleOptions, *, needs: int = 1) -> Asked:
     """The run, its chain and the examples of one split, of which there must be ``needs``."""
     from ancestral.cli.progress import reading_progress
     from ancestral.experiments.runs import RunFolder, load_data_of, load_run, pick_device
 
-    folder = RunFolder.open(options.run)
+    folder = RunFolder.open(options.run, checkpoint=options.checkpoint)
     source = folder.config.data.source if options.data is None else options.data
-    chain = load_run(options.run).to(pick_device(options.device))
+    chain = load_run(folder).to(pick_device(options.device))
+    say_checkpoint(folder)
     with reading_progress() as progress:
         data = load_data_of(folder, source=source, progress=progress)
     split = data.split(options.split)

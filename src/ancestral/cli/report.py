@@ -6,18 +6,18 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from ancestral._internal import checks
-from ancestral.cli.options import Flag
+from ancestral.cli.options import CheckpointOption, Flag
 from ancestral.cli.parsing import parse
 from ancestral.config import Device
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(CheckpointOption):
     """Write a page to look at: bounds, samples, reconstructions, and how to get them again."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -63,10 +63,20 @@ def run(arguments: list[str]) -> None:
             source=options.data,
             plan=Plan(**given) if given else None,
             device=options.device,
+            checkpoint=options.checkpoint,
             progress=progress,
             told=spoken("report"),
         )
     size = written.stat().st_size
     if options.json:
-        print(json.dumps({"report": str(written), "bytes": size}))
+        print(json.dumps({"report": str(written), "bytes": size, **_checkpoint(options)}))
     print(f"written: {written} ({size / 1e6:.1f} MB)", file=sys.stderr)
+
+
+def _checkpoint(options: Report) -> dict[str, Any]:
+    """The checkpoint of a run, for the JSON; those of a comparison are in its own file."""
+    from ancestral.experiments.runs import RunFolder
+
+    if (options.run / "comparison.json").is_file():
+        return {}
+    return {"checkpoint": RunFolder.open(options.run, checkpoint=options.checkpoint).chosen.json()}

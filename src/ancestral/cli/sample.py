@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ancestral._internal import checks
-from ancestral.cli.options import Flag
+from ancestral.cli.options import CheckpointOption, Flag, say_checkpoint
 from ancestral.cli.parsing import parse
 from ancestral.cli.saving import FORMS, TABLES, as_array, save_array
 from ancestral.config import Compile, Device, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class Sample(CheckpointOption):
     """Draw samples from a run."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -72,7 +72,8 @@ def run(arguments: list[str]) -> None:
     from ancestral.sampling import Sampler
 
     sampler = Sampler.named(options.sampler, options.steps, options.eta, options.spacing)
-    chain = load_run(options.run).to(pick_device(options.device))
+    folder = RunFolder.open(options.run, checkpoint=options.checkpoint)
+    chain = load_run(folder).to(pick_device(options.device))
     if chain.spec.is_image and options.out.suffix in TABLES:
         raise ValueError(
             f"--out is {options.out}, and {options.run} is a model of images; tables are for vectors. Give a "
@@ -90,8 +91,9 @@ def run(arguments: list[str]) -> None:
             f"{name} is for a ddpm, and {options.run} is a {type(chain).__name__}. Leave it out."
         )
     sampler.check(chain)
+    say_checkpoint(folder)
     found = _draw(chain, options, sampler)
-    _save(options, chain.spec, found.levels, found.states, RunFolder.open(options.run).columns)
+    _save(options, chain.spec, found.levels, found.states, folder.columns)
     print(f"{len(found.states[-1])} samples written to {options.out}", file=sys.stderr)
 
 

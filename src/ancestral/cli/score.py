@@ -82,6 +82,7 @@ def run(arguments: list[str]) -> None:
     best, worst = order[0], order[-1]
     facts: dict[str, Any] = {
         "model": asked.folder.name,
+        "checkpoint": asked.folder.chosen.json(),
         "data": asked.source,
         "split": options.split,
         "n": len(order),

@@ -17,6 +17,7 @@ from ancestral.cli.options import DataOptions, Flag
 from ancestral.cli.parsing import parse
 from ancestral.config import (
     MODELS,
+    PATIENCE,
     DDPMConfig,
     Device,
     HVAEConfig,
@@ -95,8 +96,20 @@ class Resume:
     """Write TensorBoard's events as well, into the run's folder (the extra tensorboard)."""
 
 
+def _with_patience(arguments: list[str]) -> list[str]:
+    """The arguments, with the default number behind a --stop-early that has none."""
+    given: list[str] = []
+    for index, argument in enumerate(arguments):
+        given.append(argument)
+        alone = not "".join(arguments[index + 1 : index + 2]).isdecimal()
+        if argument in ("--stop-early", "--stop_early") and alone:
+            given.append(str(PATIENCE))
+    return given
+
+
 def run(arguments: list[str]) -> None:
     """The command."""
+    arguments = _with_patience(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP)
         return
@@ -177,6 +190,7 @@ def _drive(
 
         reading = stack.enter_context(reading_progress())
         fitted = call(report=report, reading=reading, should_stop=should_stop)
+    best = _best(out)
     if options.json:
         print(
             json.dumps(
@@ -184,12 +198,22 @@ def _drive(
                     "run": str(out),
                     "model": title,
                     "finished": fitted.finished,
+                    "stopped_early": fitted.stopped_early,
+                    "best": None if best is None else best.json(),
                     "images_per_second": fitted.images_per_second,
                     "last": fitted.records[-1] if fitted.records else None,
                 }
             )
         )
-    if not fitted.finished:
+    if best is not None:
+        print(f"{out}: best checkpoint of step {best.step}, held-out {best.words}", file=sys.stderr)
+    if fitted.stopped_early:
+        print(
+            f"{out}: stopped early after step {fitted.step} of {steps}. Take the other steps with: ancestral "
+            f"train --resume {out}",
+            file=sys.stderr,
+        )
+    elif not fitted.finished:
         print(
             f"stopped after step {fitted.step}. Go on with: ancestral train --resume {out}", file=sys.stderr
         )
@@ -199,3 +223,10 @@ def _drive(
     else:
         rate = f"{fitted.images_per_second:,.0f} images/s"
         print(f"{out}: trained to step {steps} at {rate}. Next: ancestral evaluate {out}", file=sys.stderr)
+
+
+def _best(out: Path) -> Any:
+    """The best evaluation of a run, or None."""
+    from ancestral.experiments.runs import RunFolder
+
+    return RunFolder.open(out).best

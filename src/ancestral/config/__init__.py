@@ -32,10 +32,11 @@ from ancestral.config.diffusion import (
     VarianceName,
 )
 from ancestral.config.likelihood import LikelihoodConfig, LikelihoodName, Sigma
-from ancestral.config.training import Compile, Device, Precision, TrainingConfig
+from ancestral.config.training import PATIENCE, Compile, Device, Precision, TrainingConfig
 
 __all__ = [
     "MODELS",
+    "PATIENCE",
     "Activation",
     "Augmentation",
     "Binarize",

@@ -12,6 +12,25 @@ STRICT: dict[str, str] = {"extra": "forbid"}
 """For pydantic, which reads config.json: no name that is not an option."""
 
 
+ABSENT = "absent"
+"""In the metadata of an option that came later: its value where a config.json does not have it."""
+
+
+def with_later(kind: Any, values: Any) -> Any:
+    """Options of ``kind`` from JSON, with those that an earlier version did not have at what they were then."""
+    if not isinstance(values, dict):
+        return values
+    fields = dataclasses.fields(kind)
+    later = {field.name: field.metadata[ABSENT] for field in fields if ABSENT in field.metadata}
+    parts = {field.name: field.default_factory for field in fields}
+    nested = {
+        name: with_later(part, values[name])
+        for name, part in parts.items()
+        if dataclasses.is_dataclass(part) and name in values
+    }
+    return {**later, **values, **nested}
+
+
 def check_sizes(what: str, sizes: object, *, low: int = 1, high: int = 1 << 20) -> None:
     """Refuse what is not a list of whole numbers within the bounds, by default ≥ 1."""
     if not isinstance(sizes, tuple | list):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from ancestral._internal import checks
-from ancestral.config.strict import STRICT
+from ancestral.config.strict import ABSENT, STRICT
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off"]
 Optimizer = Literal["adamw", "muon", "soap"]
+
+
+PATIENCE = 3
+"""What --stop-early means without a number."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,11 @@ class TrainingConfig:
     checkpoint_every: int = 500
     """Steps between checkpoints (0: only at the end)."""
     keep: int = 2
-    """Checkpoints kept, the newest ones."""
+    """Checkpoints stored: this number of the newest, and the one with the best held-out ELBO."""
+    stop_early: int = field(default=0, metadata={ABSENT: 0})
+    """Stop when this number of successive held-out ELBOs were each worse than the best by more than two
+    standard errors of the paired difference; 0 for never. --stop-early without a number means 3. A run that
+    stopped early can be resumed, and then takes all its steps."""
 
     __pydantic_config__: ClassVar = STRICT
 
@@ -83,3 +91,9 @@ class TrainingConfig:
         checks.integer("sample_every", self.sample_every, low=0)
         checks.integer("checkpoint_every", self.checkpoint_every, low=0)
         checks.integer("keep", self.keep, low=1)
+        checks.integer("stop_early", self.stop_early, low=0)
+        if self.stop_early and not self.evaluate_every:
+            raise ValueError(
+                f"stop_early is {self.stop_early} and evaluate_every is 0, so nothing is evaluated before the "
+                "end; give evaluate_every as well."
+            )

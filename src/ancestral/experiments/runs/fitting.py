@@ -12,13 +12,15 @@ import torch
 
 from ancestral._internal import checks
 from ancestral._internal.randomness import mixed, own_randomness, reseed
+from ancestral.bounds import Estimate
 from ancestral.config import RunConfig, TrainingConfig
 from ancestral.core.chain import Chain
 from ancestral.data import Dataset, content_hash, feed_batches
-from ancestral.evaluation import evaluate, save_picture
+from ancestral.evaluation import save_picture
 from ancestral.evaluation.loop import Progress
 from ancestral.experiments.build import build_chain
 from ancestral.experiments.runs.folder import RunFolder
+from ancestral.experiments.runs.held_out import HeldOut
 from ancestral.experiments.runs.loading import load_configured
 from ancestral.objectives import Objective
 from ancestral.sampling import preview
@@ -30,9 +32,6 @@ Report = Callable[[dict[str, Any]], None]
 
 _WEIGHTS, _PREVIEW = 3, 4
 """Keep the seeds of initial weights and of sample pictures apart from the loop's."""
-_HELD_OUT = 500
-"""Examples of the validation split looked at on the way; the final figure is ``evaluate``'s, over all."""
-_HELD_OUT_LEVELS = 8
 _PREVIEWED = 64
 
 
@@ -49,7 +48,11 @@ class Fitted:
     step: int
     """Steps taken in all."""
     finished: bool
-    """Whether all steps are taken; False when it was asked to stop."""
+    """Whether all steps are taken; False when it was asked to stop, or stopped early."""
+    best_step: int | None = None
+    """The step with the best held-out ELBO; None without a validation part, or with one evaluation only."""
+    stopped_early: bool = False
+    """Whether this call ended because the held-out ELBO stayed worse than the best (``stop_early``)."""
 
 
 class RunDiverged(TrainingDiverged):
@@ -87,8 +90,10 @@ def fit(
     folder = out if isinstance(out, RunFolder) or out is None else _custom_folder(Path(out), data, training)
     chain.to(place)
     state = TrainingState(chain, training, objective)
+    tensors: dict[str, torch.Tensor] = {}
+    facts: dict[str, Any] = {}
     if folder is not None:
-        folder.restore(state)
+        tensors, facts = folder.restore(state)
         folder.rewind(state.step)
         if training.steps != folder.training.steps:
             # Only now, as a checkpoint that cannot be read is refused.
@@ -96,12 +101,22 @@ def fit(
             # A longer run may be worth compiling.
             state.compiled = state.compiled or None
     session = _Session(state, resident(data, place), folder, report)
+    if session.held_out is not None and "held_out" in facts:
+        session.held_out.restore(tensors, facts["held_out"])
     for text in data.notes:
         session.note(text)
     finished = session.run(should_stop)
     state.release()
     chain.eval()
-    return Fitted(chain, session.records, session.images_per_second, state.step, finished)
+    return Fitted(
+        chain,
+        session.records,
+        session.images_per_second,
+        state.step,
+        finished,
+        None if session.held_out is None else session.held_out.best_step,
+        session.stopped_early,
+    )
 
 
 def train_run(
@@ -178,9 +193,7 @@ def _custom_folder(path: Path, data: Dataset, training: TrainingConfig) -> RunFo
     if not (path / "config.json").is_file():
         return RunFolder.create(path, data, training)
     folder = RunFolder.open(path)
-    if folder.facts["training"] != dataclasses.asdict(training) or folder.facts["content"] != content_hash(
-        data
-    ):
+    if folder.training != training or folder.facts["content"] != content_hash(data):
         raise ValueError(
             f"{path} holds a run with other training options or data. Give out another folder, or the "
             "same options to go on with it (RunFolder.extend makes it longer)."
@@ -211,6 +224,13 @@ class _Session:
         self.folder = folder
         self.report = report
         self.device = state.device
+        self.held_out: HeldOut | None = None
+        if data.validation is not None and len(data.validation):
+            fast = state.dtype != torch.float32
+            self.held_out = HeldOut(state.chain, data.validation, state.config, fast=fast)
+        self.stopped_early = False
+        # A run that stopped early and is resumed takes all its steps.
+        self.may_stop = state.config.stop_early > 0 and (folder is None or folder.stopped_early is None)
         self.records: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.seconds_before = 0.0
@@ -225,7 +245,7 @@ class _Session:
         return (self.state.images_seen - self.started_at) / self.seconds if self.seconds else 0.0
 
     def run(self, should_stop: Callable[[], bool]) -> bool:
-        """Take the steps that are left; False when it was asked to stop before the last."""
+        """Take the steps that are left; False when it was asked to stop before the last, or stopped early."""
         config = self.state.config
         steps = train(self.state, self.data, note=self.note)
         try:
@@ -236,8 +256,10 @@ class _Session:
                     break
                 self.seconds += time.perf_counter() - start
                 self._after(record)
-                stopping = should_stop() and record.step < config.steps
-                if self._due(config.checkpoint_every, record.step) or stopping:
+                self.stopped_early = self._lost(record.step)
+                stopping = (should_stop() and record.step < config.steps) or self.stopped_early
+                improved = self.held_out is not None and self.held_out.improved_at(record.step)
+                if self._due(config.checkpoint_every, record.step) or stopping or improved:
                     self._save(record)
                 if stopping:
                     return False
@@ -246,6 +268,24 @@ class _Session:
             raise RunDiverged(error, points[-1] if points else None) from error
         finally:
             steps.close()
+        return True
+
+    def _lost(self, step: int) -> bool:
+        """Whether to stop early after this step; then that is noted in the folder."""
+        held_out, config = self.held_out, self.state.config
+        if (
+            not self.may_stop
+            or held_out is None
+            or step == config.steps
+            or held_out.worse < config.stop_early
+        ):
+            return False
+        self.note(
+            f"stopped early: the last {held_out.worse} held-out ELBOs were worse than the best, of step "
+            f"{held_out.best_step}."
+        )
+        if self.folder is not None:
+            self.folder.note_stopped(held_out, step)
         return True
 
     def _due(self, every: int, step: int) -> bool:
@@ -270,7 +310,7 @@ class _Session:
             if self.folder is not None:
                 timing = {"step": record.step, "seconds": self.seconds_before + self.seconds}
                 self.folder.append("timing.jsonl", {**timing, "images_per_second": self.images_per_second})
-        if self._due(config.evaluate_every, record.step) and self.data.validation is not None:
+        if self._due(config.evaluate_every, record.step) and self.held_out is not None:
             self._evaluate(record.step)
         if self._due(config.sample_every, record.step) and self.folder is not None:
             self._picture(record.step)
@@ -289,17 +329,17 @@ class _Session:
             self.report({"kind": "note", "step": self.state.step, "text": text})
 
     def _evaluate(self, step: int) -> None:
-        assert self.data.validation is not None
-        many = self.state.chain.single_levels and self.state.chain.T > _HELD_OUT_LEVELS
+        assert self.held_out is not None
+        before = self.held_out.worse
         with self.state.averaged() as chain:
-            result = evaluate(
-                chain,
-                self.data.validation[:_HELD_OUT],
-                levels=_HELD_OUT_LEVELS if many else None,
-                seed=mixed(self.state.config.seed, step),
-            ).json()
-        del result["seconds"]
+            result = self.held_out.look(chain, step)
         self._record("validation", step, result)
+        if self.held_out.worse and not before:
+            best, difference = self.held_out.best_step, Estimate.from_json(result["best"]["difference"])
+            self.note(
+                f"the held-out ELBO is worse than at step {best}, the best so far, by {-difference.mean:.4g} ± "
+                f"{difference.stderr:.2g} nats."
+            )
 
     def _picture(self, step: int) -> None:
         assert self.folder is not None
@@ -320,4 +360,4 @@ class _Session:
         if self.folder is not None:
             # Where it was asked to stop, a step on a GPU may not have been looked at yet.
             check_finite(record)
-            self.folder.save(self.state)
+            self.folder.save(self.state, self.held_out)

@@ -16,6 +16,7 @@ from ancestral.config import (
     TrainingConfig,
     VAEConfig,
 )
+from ancestral.config.strict import with_later
 
 C = TypeVar("C", DataConfig, TrainingConfig, VAEConfig, HVAEConfig, DDPMConfig)
 
@@ -41,6 +42,7 @@ def read_options(kind: type[C], values: Any, where: str) -> C:
     """Options of ``kind``; ``ValueError`` names those that are unknown, missing or of another type."""
     from pydantic import TypeAdapter, ValidationError
 
+    values = with_later(kind, values)
     _check_keys(kind, values, where)
     try:
         # As JSON, where a list is a tuple and otherwise every type must be what it is.
