@@ -54,7 +54,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "q": "full",
             "hidden": (7,),
             "activation": "tanh",
-            "dropout": 0.5,
+            "dropout": 0.3,
             "beta": 0.5,
             "free_bits": 50.0,
             "kl_warmup": 9,
@@ -67,7 +67,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
         for name, value in {"transforms": 2, "hidden": (7,), "context": 3, "bins": 4}.items()
     ],
     (replace(SPLINE, flow=FlowConfig()), IMAGES, {"q": "iaf"}),
-    (CONV, IMAGES, {"width": 8, "dropout": 0.5}),
+    (CONV, IMAGES, {"width": 8, "dropout": 0.3}),
     (replace(CONV, width=32), IMAGES, {"network": "mlp"}),
     (FIXED, IMAGES, {"likelihood": LikelihoodConfig(kind="gaussian", sigma="fixed")}),
     (FIXED, IMAGES, {"likelihood": LikelihoodConfig(kind="discretized-gaussian", sigma="shared")}),
@@ -88,7 +88,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "latent_dims": (3,),
             "width": 8,
             "blocks": 2,
-            "dropout": 0.5,
+            "dropout": 0.3,
             "beta": 0.5,
             "free_bits": 50.0,
             "kl_warmup": 9,
@@ -113,7 +113,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
     (DEEP, IMAGES, {"levels": 8, "levels_per_size": (0, 3, 4), "blocks": 2, "width": 8, "block": "basic"}),
     (replace(LADDER, q="iaf"), IMAGES, {"flow": FlowConfig(transforms=3), "q": "spline"}),
     (LADDER, VECTORS, {"width": 8, "blocks": 2, "latent_dims": (1, 2)}),
-    (MARKOV, IMAGES, {"hidden": (6,), "width": 8, "dropout": 0.5, "latent_dims": (3, 2), "beta": 2.0}),
+    (MARKOV, IMAGES, {"hidden": (6,), "width": 8, "dropout": 0.3, "latent_dims": (3, 2), "beta": 2.0}),
     (MARKOV_MLP, IMAGES, {"network": "mlp"}),
     (
         MARKOV_MLP,
@@ -137,7 +137,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "attention": (8,),
             "heads": 2,
             "fourier": (3, 4),
-            "dropout": 0.5,
+            "dropout": 0.3,
         },
     ),
     (
@@ -150,13 +150,13 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "patch": 4,
             "positions": "learned",
             "fourier": (0,),
-            "dropout": 0.5,
+            "dropout": 0.3,
         },
     ),
     (replace(TRANSFORMER, width=128), IMAGES, {"network": "unet"}),
     (MIN_SNR, IMAGES, {"gamma": 0.5}),
     (UNET, IMAGES, {"T": "continuous", "schedule": "learned"}),
-    (TIME_MLP, VECTORS, {"width": 8, "blocks": 2, "dropout": 0.5, "prediction": "data", "fourier": (1,)}),
+    (TIME_MLP, VECTORS, {"width": 8, "blocks": 2, "dropout": 0.3, "prediction": "data", "fourier": (1,)}),
 ]
 SINGLE = [
     pytest.param(base, data, {name: value}, id=f"{base.kind}-{name}-{i}")
@@ -197,7 +197,7 @@ def test_every_option_of_a_model_is_looked_at(kind):
 BITS = images(40, binarize="threshold")
 LAWS = {
     f"likelihood.{name}": {"likelihood": LikelihoodConfig(**{name: value})}
-    for name, value in {"sigma": "shared", "value": 0.5}.items()
+    for name, value in {"sigma": "shared", "value": 0.5, "uniform": 0.1}.items()
 }
 OTHERS: dict[type, dict[str, dict[str, Any]]] = {
     VAEConfig: {
@@ -425,9 +425,13 @@ def test_recomputing_changes_nothing_of_a_run(plain, tmp_path):
     assert left(tmp_path / "run", replace(config, training=replace(config.training, recompute=True))) == there
 
 
+UNCHANGING = {"recompute", "compile", "stop_early"}
+"""Options that do not change a run, or not this one: tests/training, tests/experiments/runs/test_best.py."""
+
+
 def test_every_option_of_training_is_looked_at():
     names = {field.name for field in dataclasses.fields(TrainingConfig)}
-    assert OTHER_TRAINING.keys() == names - {"recompute", "compile"}  # neither changes a run: tests/training
+    assert OTHER_TRAINING.keys() == names - UNCHANGING
     assert all(value != getattr(RUN, name) for name, value in OTHER_TRAINING.items())
 
 
@@ -524,7 +528,9 @@ def test_no_option_is_left_at_its_default():
 
 @pytest.mark.parametrize("model", EVERYTHING)
 def test_every_option_comes_back_from_a_folder(model, plain, tmp_path):
-    given = RunConfig(plain[0].data, model, replace(RUN, recompute=True, compile="off", **OTHER_TRAINING))
+    given = RunConfig(
+        plain[0].data, model, replace(RUN, recompute=True, compile="off", stop_early=4, **OTHER_TRAINING)
+    )
     names = [field.name for field in dataclasses.fields(TrainingConfig)]
     assert not [name for name in names if getattr(given.training, name) == getattr(TrainingConfig(), name)]
     folder = RunFolder.create(tmp_path / "run", IMAGES, given.training, config=given)

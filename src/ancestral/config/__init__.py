@@ -31,10 +31,11 @@ from ancestral.config.diffusion import (
     ScheduleName,
     VarianceName,
 )
-from ancestral.config.likelihood import LikelihoodConfig, LikelihoodName, Sigma
+from ancestral.config.likelihood import MIXED, LikelihoodConfig, LikelihoodName, Sigma
 from ancestral.config.training import PATIENCE, Compile, Device, Precision, TrainingConfig
 
 __all__ = [
+    "MIXED",
     "MODELS",
     "PATIENCE",
     "Activation",

@@ -40,7 +40,6 @@ from ancestral.experiments.runs import (
 from ancestral.experiments.runs.chosen import check_choice
 from ancestral.experiments.runs.fitting import initial_chain
 from ancestral.experiments.runs.measuring import SHOWN, Plan, RunMeasurement, measure_run, rulers_of
-from ancestral.experiments.runs.options import model_json
 from ancestral.training.loop import check_fits
 
 Watch = Callable[[str, int], "Watching"]
@@ -120,13 +119,13 @@ def compare(
             f"stop_early is {training.stop_early}, and a comparison trains every model for the same number of "
             "steps. Leave it out; the best checkpoint of each is compared in any case."
         )
-    configs = {model.kind: _seeded(RunConfig(data, model, training), seeds) for model in models}
+    dataset = load_configured(data, progress=reading)
+    configs = {
+        model.kind: _seeded(_settled(RunConfig(data, model, training), dataset), seeds) for model in models
+    }
     for kind, runs in configs.items():
         for path, config in zip(_paths(out, kind, runs), runs, strict=True):
             _check_reusable(path, config)
-    dataset = load_configured(data, progress=reading)
-    for config in itertools.chain(*configs.values()):
-        check_fits(initial_chain(config, dataset), dataset, training)
     rulers = rulers_of(dataset, quality)
     place = pick_device(device)
     stages(planned_stages([runs[0] for runs in configs.values()], dataset, plan, rulers, place, seeds=seeds))
@@ -138,6 +137,13 @@ def compare(
         watching.done()
     _write(out, data, dataset, training, compared)
     return compared
+
+
+def _settled(config: RunConfig, data: Dataset) -> RunConfig:
+    """The run with numbers for the defaults that depend on the data, checked against them."""
+    chain = initial_chain(config, data)
+    check_fits(chain, data, config.training)
+    return dataclasses.replace(config, model=chain.config)
 
 
 def _seeded(config: RunConfig, seeds: int) -> list[RunConfig]:
@@ -158,15 +164,9 @@ def _check_reusable(path: Path, config: RunConfig) -> None:
     """Reject, before any work, a folder that holds a run with other options."""
     if not (path / "config.json").exists():
         return
-    there = RunFolder.open(path).facts
-    wanted = {
-        "data": dataclasses.asdict(config.data),
-        "model": model_json(config.model),
-        "training": dataclasses.asdict(config.training),
-    }
-    # Through JSON, as the folder's own went: tuples come back as lists.
-    for name, value in json.loads(json.dumps(wanted)).items():
-        if there[name] != value:
+    there = RunFolder.open(path).config
+    for name in ("data", "model", "training"):
+        if getattr(there, name) != getattr(config, name):
             raise ValueError(
                 f"{path} holds a run with other {name} options. Give --out a new folder, or remove this one."
             )

@@ -137,6 +137,8 @@ def train_run(
     # All that can be refused is refused before anything is written.
     check_fits(chain, data, config.training)
     pick_device(device)
+    # The chain's options are the run's: their defaults that depend on the data are settled.
+    config = dataclasses.replace(config, model=chain.config)
     folder = RunFolder.create(Path(out), data, config.training, config=config)
     return fit(
         chain, data, config.training, out=folder, device=device, report=report, should_stop=should_stop

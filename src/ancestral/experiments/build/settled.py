@@ -1,0 +1,50 @@
+"""Options whose defaults depend on the data: what they are for these data.
+
+A run's config.json has the numbers, so a run and a recipe keep theirs when the defaults change. How they were
+measured: docs/decisions/robust-defaults.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ancestral.config import MIXED, DDPMConfig, HVAEConfig, ModelConfig, VAEConfig
+from ancestral.core.spec import DataSpec
+from ancestral.experiments.build.parts import likelihood_kind
+
+DROPOUT: dict[str, tuple[tuple[int, float], ...]] = {
+    VAEConfig.kind: ((3_000, 0.5), (30_000, 0.2)),
+    HVAEConfig.kind: ((3_000, 0.5), (30_000, 0.2)),
+    DDPMConfig.kind: ((3_000, 0.2), (30_000, 0.1)),
+}
+"""By model: (n, share) for fewer than n training examples. With more there is no dropout."""
+
+
+def settled(config: ModelConfig, spec: DataSpec, n: int | None) -> ModelConfig:
+    """The options with numbers for those that follow from ``n`` training examples of ``spec``.
+
+    Without ``n``, as where weights are loaded afterwards, they are 0.
+    """
+    if config.dropout is None:
+        config = dataclasses.replace(config, dropout=_dropout(config, n))
+    if isinstance(config, DDPMConfig):
+        return config
+    likelihood = config.likelihood
+    if likelihood.uniform is None and likelihood_kind(likelihood, spec) in MIXED:
+        # Laplace's rule: what was not seen in n examples has the probability 1 / (n + 1) or less.
+        uniform = 0.0 if n is None else 1.0 / (n + 1)
+        config = dataclasses.replace(config, likelihood=dataclasses.replace(likelihood, uniform=uniform))
+    return config
+
+
+def _dropout(config: ModelConfig, n: int | None) -> float:
+    if n is None or _twice(config):
+        return 0.0
+    return next((share for most, share in DROPOUT[config.kind] if n < most), 0.0)
+
+
+def _twice(config: ModelConfig) -> bool:
+    """Whether training computes the distributions of q twice, which must drop the same units then."""
+    if isinstance(config, DDPMConfig):
+        return False
+    return config.objective == "dreg" or config.backward_samples is not None

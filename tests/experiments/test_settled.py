@@ -1,0 +1,75 @@
+"""Defaults that depend on the data: numbers once a chain is built, and stored with a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ancestral.config import DataConfig, DDPMConfig, HVAEConfig, LikelihoodConfig, RunConfig, VAEConfig
+from ancestral.core.spec import DataSpec
+from ancestral.experiments.build import build_chain
+from ancestral.experiments.build.settled import DROPOUT, settled
+from ancestral.experiments.runs import RunFolder, train_run
+from ancestral.experiments.runs.options import read_model
+from tiny import MODELS, TRAINING, images, saved_images
+
+GREY = DataSpec((1, 8, 8), levels=17)
+
+
+@pytest.mark.parametrize("config", [VAEConfig(), HVAEConfig(), DDPMConfig()])
+def test_fewer_examples_more_dropout(config):
+    shares = [settled(config, GREY, n).dropout for n in (100, 5_000, 50_000)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] == 0.0
+    assert shares[0] == DROPOUT[config.kind][0][1] > 0.0
+    assert settled(config, GREY, None).dropout == 0.0
+    assert settled(replace(config, dropout=0.3), GREY, 100).dropout == 0.3
+    assert settled(replace(config, dropout=0.0), GREY, 100).dropout == 0.0
+
+
+def test_the_uniform_share_is_that_of_something_never_seen():
+    assert settled(VAEConfig(), GREY, 99).likelihood.uniform == 0.01
+    assert settled(VAEConfig(), GREY, None).likelihood.uniform == 0.0
+    assert settled(VAEConfig(likelihood=LikelihoodConfig(uniform=0.0)), GREY, 99).likelihood.uniform == 0.0
+    for levels in (2, None):
+        assert settled(VAEConfig(), DataSpec((1, 8, 8), levels=levels), 99).likelihood.uniform is None
+
+
+@pytest.mark.parametrize("more", [{"objective": "dreg"}, {"objective": "iwae", "backward_samples": 2}])
+def test_no_dropout_where_q_is_computed_twice(more):
+    config = HVAEConfig(training_samples=4, **more)
+    assert settled(config, GREY, 100).dropout == 0.0
+
+
+def test_a_chain_has_the_numbers():
+    x = torch.randint(0, 17, (40, 1, 8, 8), dtype=torch.uint8)
+    for train in (x, iter([x[:30], x[30:]])):
+        config = build_chain(VAEConfig(), GREY, train=train).config
+        assert (config.dropout, config.likelihood.uniform) == (DROPOUT["vae"][0][1], 1 / 41)
+
+
+def test_a_run_stores_the_numbers(tmp_path):
+    data = DataConfig(saved_images(tmp_path), validation=0.2)
+    model = MODELS["vae-mlp"]
+    fitted = train_run(RunConfig(data, model, TRAINING), tmp_path / "run", device="cpu")
+    stored = RunFolder.open(tmp_path / "run").config.model
+    assert stored == fitted.chain.config
+    assert stored.likelihood.uniform == 1 / (len(images().train) + 1)
+    # Earlier versions had neither option.
+    facts = json.loads((tmp_path / "run" / "config.json").read_text())["model"]
+    del facts["dropout"], facts["likelihood"]["uniform"]
+    old = read_model(facts, "model")
+    assert (old.dropout, old.likelihood.uniform) == (0.0, 0.0)
+    assert settled(old, GREY, 100) == old
+
+
+@pytest.mark.parametrize("kind", ["bernoulli", "gaussian"])
+def test_a_likelihood_without_a_uniform_component(kind):
+    with pytest.raises(ValueError, match=f"uniform is 0.1 and the likelihood is {kind}"):
+        LikelihoodConfig(kind=kind, uniform=0.1)
+    spec = DataSpec((1, 8, 8), levels=2 if kind == "bernoulli" else None)
+    with pytest.raises(ValueError, match=f"uniform is 0.1 and the likelihood is {kind}"):
+        build_chain(VAEConfig(likelihood=LikelihoodConfig(uniform=0.1)), spec)
