@@ -55,6 +55,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "hidden": (7,),
             "activation": "tanh",
             "dropout": 0.3,
+            "dropout_of": "units",
             "beta": 0.5,
             "free_bits": 50.0,
             "kl_warmup": 9,
@@ -67,7 +68,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
         for name, value in {"transforms": 2, "hidden": (7,), "context": 3, "bins": 4}.items()
     ],
     (replace(SPLINE, flow=FlowConfig()), IMAGES, {"q": "iaf"}),
-    (CONV, IMAGES, {"width": 8, "dropout": 0.3}),
+    (CONV, IMAGES, {"width": 8, "dropout": 0.3, "dropout_of": "units"}),
     (replace(CONV, width=32), IMAGES, {"network": "mlp"}),
     (FIXED, IMAGES, {"likelihood": LikelihoodConfig(kind="gaussian", sigma="fixed")}),
     (FIXED, IMAGES, {"likelihood": LikelihoodConfig(kind="discretized-gaussian", sigma="shared")}),
@@ -89,6 +90,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "width": 8,
             "blocks": 2,
             "dropout": 0.3,
+            "dropout_of": "units",
             "beta": 0.5,
             "free_bits": 50.0,
             "kl_warmup": 9,
@@ -113,7 +115,18 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
     (DEEP, IMAGES, {"levels": 8, "levels_per_size": (0, 3, 4), "blocks": 2, "width": 8, "block": "basic"}),
     (replace(LADDER, q="iaf"), IMAGES, {"flow": FlowConfig(transforms=3), "q": "spline"}),
     (LADDER, VECTORS, {"width": 8, "blocks": 2, "latent_dims": (1, 2)}),
-    (MARKOV, IMAGES, {"hidden": (6,), "width": 8, "dropout": 0.3, "latent_dims": (3, 2), "beta": 2.0}),
+    (
+        MARKOV,
+        IMAGES,
+        {
+            "hidden": (6,),
+            "width": 8,
+            "dropout": 0.3,
+            "dropout_of": "units",
+            "latent_dims": (3, 2),
+            "beta": 2.0,
+        },
+    ),
     (MARKOV_MLP, IMAGES, {"network": "mlp"}),
     (
         MARKOV_MLP,
@@ -138,6 +151,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "heads": 2,
             "fourier": (3, 4),
             "dropout": 0.3,
+            "dropout_of": "units",
         },
     ),
     (
@@ -151,12 +165,24 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "positions": "learned",
             "fourier": (0,),
             "dropout": 0.3,
+            "dropout_of": "units",
         },
     ),
     (replace(TRANSFORMER, width=128), IMAGES, {"network": "unet"}),
     (MIN_SNR, IMAGES, {"gamma": 0.5}),
     (UNET, IMAGES, {"T": "continuous", "schedule": "learned"}),
-    (TIME_MLP, VECTORS, {"width": 8, "blocks": 2, "dropout": 0.3, "prediction": "data", "fourier": (1,)}),
+    (
+        TIME_MLP,
+        VECTORS,
+        {
+            "width": 8,
+            "blocks": 2,
+            "dropout": 0.3,
+            "dropout_of": "units",
+            "prediction": "data",
+            "fourier": (1,),
+        },
+    ),
 ]
 SINGLE = [
     pytest.param(base, data, {name: value}, id=f"{base.kind}-{name}-{i}")

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, get_args
 
 from ancestral._internal import checks
 from ancestral.config.likelihood import LikelihoodConfig
-from ancestral.config.strict import ABSENT, STRICT, check_sizes, refuse_unread
+from ancestral.config.strict import ABSENT, STRICT, DropoutOf, check_sizes, refuse_unread
 
 Network = Literal["auto", "mlp", "conv"]
 Activation = Literal["silu", "relu", "tanh", "gelu"]
@@ -77,6 +77,8 @@ class VAEConfig:
     dropout: float | None = field(default=None, metadata={ABSENT: 0.0})
     """Share of hidden units dropped in training. By default the more the fewer training examples there are:
     DROPOUTDOC."""
+    dropout_of: DropoutOf = field(default="channels", metadata={ABSENT: "units"})
+    """What is dropped: whole channels of an example, or each unit by itself. An mlp has single units only."""
     beta: float = 1.0
     """Weight of the KL in the loss; the reported ELBO always has 1."""
     free_bits: float = 0.0
@@ -110,6 +112,7 @@ class VAEConfig:
         checks.integer("width", self.width, low=1, high=1 << 14)
         if self.dropout is not None:
             checks.number("dropout", self.dropout, low=0.0, below=1.0)
+        checks.one_of("dropout_of", self.dropout_of, get_args(DropoutOf))
         checks.number("beta", self.beta, low=0.0)
         checks.number("free_bits", self.free_bits, low=0.0)
         checks.integer("kl_warmup", self.kl_warmup, low=0)
@@ -157,6 +160,8 @@ class HVAEConfig:
     dropout: float | None = field(default=None, metadata={ABSENT: 0.0})
     """Share of hidden units dropped in training. By default the more the fewer training examples there are:
     DROPOUTDOC."""
+    dropout_of: DropoutOf = field(default="channels", metadata={ABSENT: "units"})
+    """What is dropped: whole channels of an example, or each unit by itself. An mlp has single units only."""
     beta: float = 1.0
     """Weight of the KLs in the loss; the reported ELBO always has 1."""
     free_bits: float = 0.0
@@ -205,6 +210,7 @@ class HVAEConfig:
         checks.integer("blocks", self.blocks, low=1, high=1000)
         if self.dropout is not None:
             checks.number("dropout", self.dropout, low=0.0, below=1.0)
+        checks.one_of("dropout_of", self.dropout_of, get_args(DropoutOf))
         checks.number("beta", self.beta, low=0.0)
         checks.number("free_bits", self.free_bits, low=0.0)
         checks.integer("kl_warmup", self.kl_warmup, low=0)

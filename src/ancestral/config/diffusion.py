@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from ancestral._internal import checks
-from ancestral.config.strict import ABSENT, STRICT, check_sizes, refuse_unread
+from ancestral.config.strict import ABSENT, STRICT, DropoutOf, check_sizes, refuse_unread
 
 ImageNetwork = Literal["unet", "transformer"]
 Positions = Literal["rotary", "learned"]
@@ -71,6 +71,8 @@ class DDPMConfig:
     dropout: float | None = field(default=None, metadata={ABSENT: 0.0})
     """Share of hidden units dropped in training. By default the more the fewer training examples there are:
     DROPOUTDOC."""
+    dropout_of: DropoutOf = field(default="channels", metadata={ABSENT: "units"})
+    """What is dropped: whole channels of an example, or each unit by itself. An mlp has single units only."""
 
     __pydantic_config__: ClassVar = STRICT
 
@@ -101,6 +103,7 @@ class DDPMConfig:
         checks.integer("width", self.width, low=1, high=1 << 14)
         if self.dropout is not None:
             checks.number("dropout", self.dropout, low=0.0, below=1.0)
+        checks.one_of("dropout_of", self.dropout_of, get_args(DropoutOf))
         checks.one_of("network", self.network, get_args(ImageNetwork))
         checks.one_of("positions", self.positions, get_args(Positions))
         self._only_what_is_read()

@@ -12,6 +12,7 @@ from ancestral.core.spec import DataSpec
 from ancestral.experiments.build.autoencoders import build_ladder, build_markov, build_vae
 from ancestral.experiments.build.diffusion import build_ddpm
 from ancestral.experiments.build.settled import settled
+from ancestral.networks.dropout import drop_channels_
 from ancestral.parts.scaling import Scaling
 from ancestral.training.objective import build_objective
 
@@ -34,6 +35,8 @@ def build_chain(
         n = pieces.n
     config = settled(config, spec, n)
     chain = _built(config, spec, scaling)
+    if config.dropout_of == "channels":
+        drop_channels_(chain)
     # Options that do not fit the chain raise here, before any training.
     build_objective(config, chain).check(chain)
     chain.config = config
