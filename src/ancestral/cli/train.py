@@ -101,8 +101,8 @@ def _with_patience(arguments: list[str]) -> list[str]:
     given: list[str] = []
     for index, argument in enumerate(arguments):
         given.append(argument)
-        alone = not "".join(arguments[index + 1 : index + 2]).isdecimal()
-        if argument in ("--stop-early", "--stop_early") and alone:
+        behind = arguments[index + 1 : index + 2]
+        if argument in ("--stop-early", "--stop_early") and (not behind or behind[0].startswith("--")):
             given.append(str(PATIENCE))
     return given
 
