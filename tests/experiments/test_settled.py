@@ -8,10 +8,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ancestral.config import DataConfig, DDPMConfig, HVAEConfig, LikelihoodConfig, RunConfig, VAEConfig
+from ancestral.config import (
+    DataConfig,
+    DDPMConfig,
+    HVAEConfig,
+    LikelihoodConfig,
+    RunConfig,
+    TrainingConfig,
+    VAEConfig,
+)
 from ancestral.core.spec import DataSpec
 from ancestral.experiments.build import build_chain
-from ancestral.experiments.build.settled import DROPOUT, settled
+from ancestral.experiments.build.settled import DROPOUT, settled, settled_training
 from ancestral.experiments.runs import RunFolder, train_run
 from ancestral.experiments.runs.options import read_model
 from tiny import MODELS, TRAINING, images, saved_images
@@ -73,3 +81,28 @@ def test_a_likelihood_without_a_uniform_component(kind):
     spec = DataSpec((1, 8, 8), levels=2 if kind == "bernoulli" else None)
     with pytest.raises(ValueError, match=f"uniform is 0.1 and the likelihood is {kind}"):
         build_chain(VAEConfig(likelihood=LikelihoodConfig(uniform=0.1)), spec)
+
+
+@pytest.mark.parametrize(
+    ("n", "steps", "rate"),
+    [
+        (54_000, 3_000, 2e-3),  # 7 epochs
+        (54_000, 300_000, 7.03e-4),  # 711 epochs
+        (1_294, 6_000, 8.42e-4),
+        (1_294, 1_000, 2e-3),
+        (300, 3_000, 1e-3),  # never fewer than 1,500 steps at the full rate
+    ],
+)
+def test_more_epochs_less_rate(n, steps, rate):
+    assert settled_training(TrainingConfig(steps=steps), n).learning_rate == rate
+    assert settled_training(TrainingConfig(steps=steps, learning_rate=0.01), n).learning_rate == 0.01
+
+
+def test_a_run_stores_the_rate(tmp_path):
+    data = DataConfig(saved_images(tmp_path), validation=0.2)
+    plan = replace(TRAINING, steps=4, warmup=0, log_every=1)
+    train_run(RunConfig(data, MODELS["vae-mlp"], plan), tmp_path / "run", device="cpu")
+    folder = RunFolder.open(tmp_path / "run")
+    assert folder.training == replace(plan, learning_rate=2e-3)
+    assert folder.records()[0]["learning_rate"] == 2e-3
+    assert folder.planned(8_000).learning_rate == 2e-3

@@ -32,9 +32,10 @@ from ancestral.config.diffusion import (
     VarianceName,
 )
 from ancestral.config.likelihood import MIXED, LikelihoodConfig, LikelihoodName, Sigma
-from ancestral.config.training import PATIENCE, Compile, Device, Precision, TrainingConfig
+from ancestral.config.training import LEARNING_RATE, PATIENCE, Compile, Device, Precision, TrainingConfig
 
 __all__ = [
+    "LEARNING_RATE",
     "MIXED",
     "MODELS",
     "PATIENCE",

@@ -14,6 +14,8 @@ Compile = Literal["auto", "on", "off"]
 Optimizer = Literal["adamw", "muon", "soap"]
 
 
+LEARNING_RATE = 2e-3
+"""The peak of the rate where the data do not ask for less."""
 PATIENCE = 3
 """What --stop-early means without a number."""
 
@@ -28,8 +30,9 @@ class TrainingConfig:
     """Examples per step."""
     seed: int = 0
     """Decides the initial weights, the data order and every random draw."""
-    learning_rate: float = 2e-3
-    """Peak of the rate, after the warm-up and before the cosine decay to 0."""
+    learning_rate: float | None = None
+    """Peak of the rate, after the warm-up and before the cosine decay to 0. By default 0.002, and less where the
+    steps are many epochs, so that the weights do not move far enough to memorise the training examples."""
     warmup: int = 100
     """Steps over which the rate rises from 0 (at most a tenth of all steps)."""
     optimizer: Optimizer = "adamw"
@@ -75,7 +78,8 @@ class TrainingConfig:
         checks.integer("steps", self.steps, low=1)
         checks.integer("batch_size", self.batch_size, low=1)
         checks.integer("seed", self.seed, low=0, high=2**63 - 1)
-        checks.number("learning_rate", self.learning_rate, above=0.0, high=10.0)
+        if self.learning_rate is not None:
+            checks.number("learning_rate", self.learning_rate, above=0.0, high=10.0)
         checks.integer("warmup", self.warmup, low=0)
         checks.one_of("optimizer", self.optimizer, get_args(Optimizer))
         checks.number("weight_decay", self.weight_decay, low=0.0)
@@ -97,3 +101,8 @@ class TrainingConfig:
                 f"stop_early is {self.stop_early} and evaluate_every is 0, so nothing is evaluated before the "
                 "end; give evaluate_every as well."
             )
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate, or its default where no data have settled it."""
+        return LEARNING_RATE if self.learning_rate is None else self.learning_rate

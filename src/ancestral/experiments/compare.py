@@ -28,6 +28,7 @@ from ancestral.core.walk import generated
 from ancestral.data import Dataset
 from ancestral.evaluation import Ruler, save_comparison, save_curve, save_picture
 from ancestral.evaluation.loop import Progress
+from ancestral.experiments.build.settled import settled_training
 from ancestral.experiments.compare_cost import Stage, planned_stages
 from ancestral.experiments.runs import (
     RunFolder,
@@ -143,7 +144,8 @@ def _settled(config: RunConfig, data: Dataset) -> RunConfig:
     """The run with numbers for the defaults that depend on the data, checked against them."""
     chain = initial_chain(config, data)
     check_fits(chain, data, config.training)
-    return dataclasses.replace(config, model=chain.config)
+    training = settled_training(config.training, len(data.train))
+    return dataclasses.replace(config, model=chain.config, training=training)
 
 
 def _seeded(config: RunConfig, seeds: int) -> list[RunConfig]:

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from ancestral.config import MIXED, DDPMConfig, HVAEConfig, ModelConfig, VAEConfig
+from ancestral.config import (
+    LEARNING_RATE,
+    MIXED,
+    DDPMConfig,
+    HVAEConfig,
+    ModelConfig,
+    TrainingConfig,
+    VAEConfig,
+)
 from ancestral.core.spec import DataSpec
 from ancestral.experiments.build.parts import likelihood_kind
 
@@ -18,6 +26,25 @@ DROPOUT: dict[str, tuple[tuple[int, float], ...]] = {
     DDPMConfig.kind: ((3_000, 0.2), (30_000, 0.1)),
 }
 """By model: (n, share) for fewer than n training examples. With more there is no dropout."""
+
+
+EPOCHS = 250
+"""Over which training may take its full rate, on the average of a cosine decay."""
+STEPS = 1500
+"""Over which it may in any case: fewer teach a network too little, however few the examples are."""
+
+
+def settled_training(training: TrainingConfig, n: int) -> TrainingConfig:
+    """The options of training on ``n`` examples with a number for the learning rate.
+
+    An optimiser of Adam's kind moves a weight by about the rate in each step, whatever the loss is, so the rate
+    falls in proportion where there are more steps.
+    """
+    if training.learning_rate is not None:
+        return training
+    full = max(EPOCHS * n / training.batch_size, STEPS)
+    rate = LEARNING_RATE * min(1.0, full / training.steps)
+    return dataclasses.replace(training, learning_rate=float(f"{rate:.3g}"))
 
 
 def settled(config: ModelConfig, spec: DataSpec, n: int | None) -> ModelConfig:

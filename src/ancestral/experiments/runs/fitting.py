@@ -19,6 +19,7 @@ from ancestral.data import Dataset, content_hash, feed_batches
 from ancestral.evaluation import save_picture
 from ancestral.evaluation.loop import Progress
 from ancestral.experiments.build import build_chain
+from ancestral.experiments.build.settled import settled_training
 from ancestral.experiments.runs.folder import RunFolder
 from ancestral.experiments.runs.held_out import HeldOut
 from ancestral.experiments.runs.loading import load_configured
@@ -84,7 +85,7 @@ def fit(
     ``RunDiverged`` when a loss is no longer finite. Which weights training starts from is the chain's:
     build it under ``torch.manual_seed`` to fix them, or train from a ``RunConfig`` with ``train_run``.
     """
-    training = training or TrainingConfig()
+    training = settled_training(training or TrainingConfig(), len(data.train))
     check_fits(chain, data, training)
     place = pick_device(device)
     folder = out if isinstance(out, RunFolder) or out is None else _custom_folder(Path(out), data, training)
@@ -138,7 +139,8 @@ def train_run(
     check_fits(chain, data, config.training)
     pick_device(device)
     # The chain's options are the run's: their defaults that depend on the data are settled.
-    config = dataclasses.replace(config, model=chain.config)
+    training = settled_training(config.training, len(data.train))
+    config = dataclasses.replace(config, model=chain.config, training=training)
     folder = RunFolder.create(Path(out), data, config.training, config=config)
     return fit(
         chain, data, config.training, out=folder, device=device, report=report, should_stop=should_stop
