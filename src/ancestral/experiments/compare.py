@@ -144,7 +144,7 @@ def _settled(config: RunConfig, data: Dataset) -> RunConfig:
     """The run with numbers for the defaults that depend on the data, checked against them."""
     chain = initial_chain(config, data)
     check_fits(chain, data, config.training)
-    training = settled_training(config.training, len(data.train))
+    training = settled_training(config.training, len(data.train), diffusion=chain.single_levels)
     return dataclasses.replace(config, model=chain.config, training=training)
 
 

@@ -20,21 +20,18 @@ from ancestral.config import (
 from ancestral.core.spec import DataSpec
 from ancestral.experiments.build.parts import likelihood_kind
 
-DROPOUT: dict[str, tuple[tuple[int, float], ...]] = {
-    VAEConfig.kind: ((3_000, 0.5), (30_000, 0.2)),
-    HVAEConfig.kind: ((3_000, 0.5), (30_000, 0.2)),
-    DDPMConfig.kind: ((3_000, 0.2), (30_000, 0.1)),
-}
-"""By model: (n, share) for fewer than n training examples. With more there is no dropout."""
-
-
-EPOCHS = 250
-"""Over which training may take its full rate, on the average of a cosine decay."""
+DROPOUT = {VAEConfig.kind: 0.2, HVAEConfig.kind: 0.2, DDPMConfig.kind: 0.1}
+"""Of the channels of convolutional networks, by model, where there are fewer than ``FEW`` training examples."""
+FEW = 10_000
+EPOCHS = 150
+"""Over which training may take its full rate before its cosine decay: beyond them the rate is lower."""
+DIFFUSION_EPOCHS = 300
+"""The same for a diffusion model, which sees an example at another level and with new noise each time."""
 STEPS = 1500
 """Over which it may in any case: fewer teach a network too little, however few the examples are."""
 
 
-def settled_training(training: TrainingConfig, n: int) -> TrainingConfig:
+def settled_training(training: TrainingConfig, n: int, *, diffusion: bool) -> TrainingConfig:
     """The options of training on ``n`` examples with a number for the learning rate.
 
     An optimiser of Adam's kind moves a weight by about the rate in each step, whatever the loss is, so the rate
@@ -42,7 +39,8 @@ def settled_training(training: TrainingConfig, n: int) -> TrainingConfig:
     """
     if training.learning_rate is not None:
         return training
-    full = max(EPOCHS * n / training.batch_size, STEPS)
+    epochs = DIFFUSION_EPOCHS if diffusion else EPOCHS
+    full = max(epochs * n / training.batch_size, STEPS)
     rate = LEARNING_RATE * min(1.0, full / training.steps)
     return dataclasses.replace(training, learning_rate=float(f"{rate:.3g}"))
 
@@ -53,7 +51,7 @@ def settled(config: ModelConfig, spec: DataSpec, n: int | None) -> ModelConfig:
     Without ``n``, as where weights are loaded afterwards, they are 0.
     """
     if config.dropout is None:
-        config = dataclasses.replace(config, dropout=_dropout(config, n))
+        config = dataclasses.replace(config, dropout=_dropout(config, spec, n))
     if isinstance(config, DDPMConfig):
         return config
     likelihood = config.likelihood
@@ -64,10 +62,17 @@ def settled(config: ModelConfig, spec: DataSpec, n: int | None) -> ModelConfig:
     return config
 
 
-def _dropout(config: ModelConfig, n: int | None) -> float:
-    if n is None or _twice(config):
+def _dropout(config: ModelConfig, spec: DataSpec, n: int | None) -> float:
+    if n is None or n >= FEW or not _convolutional(config, spec) or _twice(config):
         return 0.0
-    return next((share for most, share in DROPOUT[config.kind] if n < most), 0.0)
+    return DROPOUT[config.kind]
+
+
+def _convolutional(config: ModelConfig, spec: DataSpec) -> bool:
+    """Whether the networks next to the data are convolutional; an mlp loses by dropout."""
+    if isinstance(config, DDPMConfig):
+        return spec.is_image and config.network == "unet"
+    return spec.is_image and config.network != "mlp"
 
 
 def _twice(config: ModelConfig) -> bool:

@@ -85,7 +85,7 @@ def fit(
     ``RunDiverged`` when a loss is no longer finite. Which weights training starts from is the chain's:
     build it under ``torch.manual_seed`` to fix them, or train from a ``RunConfig`` with ``train_run``.
     """
-    training = settled_training(training or TrainingConfig(), len(data.train))
+    training = settled_training(training or TrainingConfig(), len(data.train), diffusion=chain.single_levels)
     check_fits(chain, data, training)
     place = pick_device(device)
     folder = out if isinstance(out, RunFolder) or out is None else _custom_folder(Path(out), data, training)
@@ -139,7 +139,7 @@ def train_run(
     check_fits(chain, data, config.training)
     pick_device(device)
     # The chain's options are the run's: their defaults that depend on the data are settled.
-    training = settled_training(config.training, len(data.train))
+    training = settled_training(config.training, len(data.train), diffusion=chain.single_levels)
     config = dataclasses.replace(config, model=chain.config, training=training)
     folder = RunFolder.create(Path(out), data, config.training, config=config)
     return fit(
