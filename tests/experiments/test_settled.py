@@ -31,7 +31,6 @@ GREY = DataSpec((1, 8, 8), levels=17)
 def test_few_images_have_dropout(config):
     shares = [settled(config, GREY, n).dropout for n in (100, FEW - 1, FEW)]
     assert shares == [DROPOUT[config.kind], DROPOUT[config.kind], 0.0]
-    assert settled(config, DataSpec((5,)), 100).dropout == 0.0
     assert settled(config, GREY, 100).dropout_of == "channels"
     assert settled(config, GREY, None).dropout == 0.0
     assert settled(replace(config, dropout=0.3), GREY, 100).dropout == 0.3
@@ -50,6 +49,8 @@ def test_the_uniform_share_is_that_of_something_never_seen():
 def test_no_dropout_where_q_is_computed_twice(more):
     """And none in an mlp, which loses by it."""
     assert settled(VAEConfig(network="mlp"), GREY, 100).dropout == 0.0
+    assert settled(HVAEConfig(), DataSpec((5,)), 100).dropout == 0.0
+    assert settled(DDPMConfig(), DataSpec((5,)), 100).dropout == 0.2
     config = HVAEConfig(training_samples=4, **more)
     assert settled(config, GREY, 100).dropout == 0.0
 
@@ -105,7 +106,7 @@ def test_more_epochs_less_rate(n, steps, rate):
 
 def test_a_run_stores_the_rate(tmp_path):
     data = DataConfig(saved_images(tmp_path), validation=0.2)
-    plan = replace(TRAINING, steps=4, warmup=0, log_every=1)
+    plan = replace(TRAINING, steps=4, warmup=0, log_every=1, learning_rate=None)
     train_run(RunConfig(data, MODELS["vae-mlp"], plan), tmp_path / "run", device="cpu")
     folder = RunFolder.open(tmp_path / "run")
     assert folder.training == replace(plan, learning_rate=2e-3)

@@ -29,6 +29,7 @@ PLAN = replace(TRAINING, steps=STEPS, evaluate_every=2, checkpoint_every=2, keep
 def scripted(monkeypatch: pytest.MonkeyPatch, elbos: dict[int, list[float]]) -> None:
     """Let the held-out ELBOs of each step be these, example by example."""
     judge = HeldOut._judge
+    monkeypatch.setattr("ancestral.experiments.runs.held_out.EXAMPLES", 3)
 
     def judged(self: HeldOut, nats: torch.Tensor, step: int) -> Any:
         return judge(self, torch.tensor(elbos[step]), step)
@@ -78,7 +79,8 @@ def test_a_sorted_validation_part_keeps_all_its_classes():
     whole = replace(data.train, labels=torch.arange(len(data.train)) * 10 // len(data.train))
     some = spread(whole, 50)
     assert len(some) == 50
-    assert some.labels.bincount().tolist() == [5] * 10
+    assert some.labels.bincount().min() >= 4
+    assert len(some.labels.unique()) == 10
     assert torch.equal(some.x[1], whole.x[len(whole) // 50])
     assert spread(whole, 1000) is whole
 
