@@ -17,20 +17,9 @@ _SMALL = ("--batch-size", 16, "--validation", 0.2, "--device", "cpu", "--sample-
 def _overfitted(folder: Path, *options: object) -> Path:
     """A run whose held-out ELBO gets worse: a large step size, many steps, and no dropout."""
     answer = call(
-        *("train", "vae", "--data", saved_images(folder), "--out", folder / "run", "--steps", 60, *_SMALL),
-        *(
-            "--evaluate-every",
-            10,
-            "--checkpoint-every",
-            10,
-            "--learning-rate",
-            0.02,
-            "--warmup",
-            0,
-            "--ema",
-            0.5,
-        ),
-        *("--model.network", "mlp", "--model.dropout", 0, *options),
+        *("train", "vae", "--data", saved_images(folder), "--out", folder / "run", "--steps", 600, *_SMALL),
+        *("--evaluate-every", 60, "--checkpoint-every", 60, "--learning-rate", 0.005, "--ema", 0.9),
+        *("--model.network", "mlp", "--model.hidden", 100, "--model.likelihood.uniform", 0, *options),
     )
     assert answer.status == 0, answer.err
     return folder / "run"
@@ -49,15 +38,15 @@ def _evaluated(run: Path, *options: object) -> dict[str, object]:
 def best_by_default(folder: Path) -> None:
     run = _overfitted(folder)
     info = json.loads(call("info", run, "--json").out)
-    assert info["best"]["step"] < info["step"] == 60
+    assert info["best"]["step"] < info["step"] == 600
     found = _evaluated(run)
-    chosen = {"name": "best", "step": info["best"]["step"], "best": info["best"]["step"], "last": 60}
+    chosen = {"name": "best", "step": info["best"]["step"], "best": info["best"]["step"], "last": 600}
     assert found["checkpoint"] == info["checkpoint"] == chosen
     last = _evaluated(run, "--checkpoint", "last")
-    assert last["checkpoint"] == {**chosen, "name": "last", "step": 60}
+    assert last["checkpoint"] == {**chosen, "name": "last", "step": 600}
     assert found["elbo"]["mean"] > last["elbo"]["mean"]
     stored = sorted(path.name for path in (run / "checkpoints").iterdir())
-    assert stored == [f"step-{info['best']['step']:08d}", "step-00000060"]
+    assert stored == [f"step-{info['best']['step']:08d}", "step-00000600"]
 
 
 @CASES.add("--checkpoint with a step that is not stored", answer="an error with the steps that are")
@@ -65,10 +54,10 @@ def a_step_that_is_not_stored(folder: Path) -> None:
     run = _overfitted(folder)
     best = json.loads(call("info", run, "--json").out)["best"]["step"]
     for command in (("evaluate", run), ("sample", run, "--out", folder / "x.npy"), ("report", run)):
-        answer = call(*command, "--checkpoint", 55)
+        answer = call(*command, "--checkpoint", 555)
         assert (answer.status, answer.out) == (2, "")
-        assert f"55, and {run} has no checkpoint of that step" in answer.message
-        assert f"{best}, 60" in answer.message
+        assert f"555, and {run} has no checkpoint of that step" in answer.message
+        assert f"{best}, 600" in answer.message
     assert not (folder / "x.npy").exists()
 
 
@@ -89,8 +78,8 @@ def no_validation_part(folder: Path) -> None:
     assert answer.status == 2
     assert "--checkpoint last" in answer.message
     answer = call("evaluate", run, "--device", "cpu", "--json")
-    assert json.loads(answer.out)["checkpoint"] == {"name": "last", "step": 60, "best": None, "last": 60}
-    assert "last checkpoint, step 60" in answer.err
+    assert json.loads(answer.out)["checkpoint"] == {"name": "last", "step": 600, "best": None, "last": 600}
+    assert "last checkpoint, step 600" in answer.err
 
 
 @CASES.add(
@@ -98,10 +87,10 @@ def no_validation_part(folder: Path) -> None:
     answer="3: training stops after three held-out ELBOs that are worse than the best, and the run can be resumed",
 )
 def stopping_early(folder: Path) -> None:
-    run = _overfitted(folder, "--stop-early", "--steps", 400)
+    run = _overfitted(folder, "--stop-early")
     info = json.loads(call("info", run, "--json").out)
     assert info["training"]["stop_early"] == 3
-    assert info["step"] < info["steps"] == 400
+    assert info["step"] < info["steps"] == 600
     assert info["stopped_early"] == {"step": info["step"], "best": info["best"]["step"]}
     assert not info["finished"]
 

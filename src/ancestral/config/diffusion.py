@@ -69,8 +69,8 @@ class DDPMConfig:
     """Exponents n of the sin(2^n π z) and cos(2^n π z) that the network reads beside z: (7, 8) is for 8-bit
     data. By default none."""
     dropout: float | None = field(default=None, metadata={ABSENT: 0.0})
-    """Share of hidden units dropped in training. By default 0.1 in convolutional networks with fewer than 10,000
-    training examples, else 0."""
+    """Share of hidden units dropped in training. By default 0.1 in the unet and 0.2 for vectors with
+    fewer than 10,000 training examples, else 0."""
     dropout_of: DropoutOf = field(default="channels", metadata={ABSENT: "units"})
     """What is dropped: whole channels of an example, or each unit by itself. An mlp has single units only."""
 

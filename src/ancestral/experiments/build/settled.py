@@ -22,6 +22,8 @@ from ancestral.experiments.build.parts import likelihood_kind
 
 DROPOUT = {VAEConfig.kind: 0.2, HVAEConfig.kind: 0.2, DDPMConfig.kind: 0.1}
 """Of the channels of convolutional networks, by model, where there are fewer than ``FEW`` training examples."""
+DENOISER_DROPOUT = 0.2
+"""Of the units of a diffusion model's mlp there. The mlp of a vae or hvae loses by dropout."""
 FEW = 10_000
 EPOCHS = 150
 """Over which training may take its full rate before its cosine decay: beyond them the rate is lower."""
@@ -63,16 +65,16 @@ def settled(config: ModelConfig, spec: DataSpec, n: int | None) -> ModelConfig:
 
 
 def _dropout(config: ModelConfig, spec: DataSpec, n: int | None) -> float:
-    if n is None or n >= FEW or not _convolutional(config, spec) or _twice(config):
+    if n is None or n >= FEW or _twice(config):
         return 0.0
-    return DROPOUT[config.kind]
+    if isinstance(config, DDPMConfig) and not spec.is_image:
+        return DENOISER_DROPOUT
+    return DROPOUT[config.kind] if _convolutional(config, spec) else 0.0
 
 
 def _convolutional(config: ModelConfig, spec: DataSpec) -> bool:
-    """Whether the networks next to the data are convolutional; an mlp loses by dropout."""
-    if isinstance(config, DDPMConfig):
-        return spec.is_image and config.network == "unet"
-    return spec.is_image and config.network != "mlp"
+    """Whether the networks next to the data are convolutional."""
+    return spec.is_image and config.network not in ("mlp", "transformer")
 
 
 def _twice(config: ModelConfig) -> bool:
