@@ -158,8 +158,8 @@ class HVAEConfig:
     blocks: int = 1
     """top-down: residual blocks per level, with bottlenecks per two levels on the way up."""
     dropout: float | None = field(default=None, metadata={ABSENT: 0.0})
-    """Share of hidden units dropped in training. By default 0.2 in convolutional networks with fewer than 10,000
-    training examples, else 0."""
+    """Share of hidden units dropped in training. By default 0.2 in convolutional networks and ladders with
+    fewer than 10,000 training examples, else 0."""
     dropout_of: DropoutOf = field(default="channels", metadata={ABSENT: "units"})
     """What is dropped: whole channels of an example, or each unit by itself. An mlp has single units only."""
     beta: float = 1.0

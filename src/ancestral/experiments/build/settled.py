@@ -22,8 +22,8 @@ from ancestral.experiments.build.parts import likelihood_kind
 
 DROPOUT = {VAEConfig.kind: 0.2, HVAEConfig.kind: 0.2, DDPMConfig.kind: 0.1}
 """Of the channels of convolutional networks, by model, where there are fewer than ``FEW`` training examples."""
-DENOISER_DROPOUT = 0.2
-"""Of the units of a diffusion model's mlp there. The mlp of a vae or hvae loses by dropout."""
+VECTOR_DROPOUT = 0.2
+"""Of the units of residual networks on vectors there: ladders and diffusion models. A plain mlp loses by it."""
 FEW = 10_000
 EPOCHS = 150
 """Over which training may take its full rate before its cosine decay: beyond them the rate is lower."""
@@ -67,14 +67,10 @@ def settled(config: ModelConfig, spec: DataSpec, n: int | None) -> ModelConfig:
 def _dropout(config: ModelConfig, spec: DataSpec, n: int | None) -> float:
     if n is None or n >= FEW or _twice(config):
         return 0.0
-    if isinstance(config, DDPMConfig) and not spec.is_image:
-        return DENOISER_DROPOUT
-    return DROPOUT[config.kind] if _convolutional(config, spec) else 0.0
-
-
-def _convolutional(config: ModelConfig, spec: DataSpec) -> bool:
-    """Whether the networks next to the data are convolutional."""
-    return spec.is_image and config.network not in ("mlp", "transformer")
+    if not spec.is_image:
+        ladder = isinstance(config, HVAEConfig) and config.posterior == "top-down"
+        return VECTOR_DROPOUT if ladder or isinstance(config, DDPMConfig) else 0.0
+    return 0.0 if config.network in ("mlp", "transformer") else DROPOUT[config.kind]
 
 
 def _twice(config: ModelConfig) -> bool:
