@@ -59,7 +59,7 @@ def test_evaluations_of_the_same_weights_are_equal(kind):
     data = images()
     chain = built(MODELS[kind], data)
     state = TrainingState(chain, replace(PLAN, evaluate_every=1))
-    held_out = HeldOut(chain, data.validation, state.config, fast=False)
+    held_out = HeldOut(chain, data.validation, state.config)
     first, second = (held_out.look(chain, step) for step in (2, 4))
     assert first["elbo"] == second["elbo"]
     assert second["best"] == {"step": 2, "difference": {"mean": 0.0, "stderr": 0.0}, "worse": False}

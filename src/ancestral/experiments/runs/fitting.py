@@ -230,8 +230,7 @@ class _Session:
         self.device = state.device
         self.held_out: HeldOut | None = None
         if data.validation is not None and len(data.validation):
-            fast = state.dtype != torch.float32
-            self.held_out = HeldOut(state.chain, data.validation, state.config, fast=fast)
+            self.held_out = HeldOut(state.chain, data.validation, state.config, dtype=state.dtype)
         self.stopped_early = False
         # A run that stopped early and is resumed takes all its steps.
         self.may_stop = state.config.stop_early > 0 and (folder is None or folder.stopped_early is None)
