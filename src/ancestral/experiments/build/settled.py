@@ -27,7 +27,7 @@ VECTOR_DROPOUT = 0.2
 FEW = 10_000
 EPOCHS = 150
 """Over which training may take its full rate before its cosine decay: beyond them the rate is lower."""
-DIFFUSION_EPOCHS = 300
+DIFFUSION_EPOCHS = 200
 """The same for a diffusion model, which sees an example at another level and with new noise each time."""
 STEPS = 1500
 """Over which it may in any case: fewer teach a network too little, however few the examples are."""
