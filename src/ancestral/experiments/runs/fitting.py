@@ -85,7 +85,7 @@ def fit(
     ``RunDiverged`` when a loss is no longer finite. Which weights training starts from is the chain's:
     build it under ``torch.manual_seed`` to fix them, or train from a ``RunConfig`` with ``train_run``.
     """
-    training = settled_training(training or TrainingConfig(), len(data.train), diffusion=chain.single_levels)
+    training = _settled(training or TrainingConfig(), chain, data, out)
     check_fits(chain, data, training)
     place = pick_device(device)
     folder = out if isinstance(out, RunFolder) or out is None else _custom_folder(Path(out), data, training)
@@ -190,6 +190,19 @@ def pick_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is 'cuda' and torch sees no CUDA device here; use auto or cpu.")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _settled(
+    training: TrainingConfig, chain: Chain, data: Dataset, out: str | Path | RunFolder | None
+) -> TrainingConfig:
+    """The options with a number for the learning rate: that of the run in ``out``, if there is one."""
+    if (
+        training.learning_rate is None
+        and isinstance(out, str | Path)
+        and (Path(out) / "config.json").is_file()
+    ):
+        return dataclasses.replace(training, learning_rate=RunFolder.open(Path(out)).training.learning_rate)
+    return settled_training(training, len(data.train), diffusion=chain.single_levels)
 
 
 def _custom_folder(path: Path, data: Dataset, training: TrainingConfig) -> RunFolder:
