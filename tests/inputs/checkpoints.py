@@ -5,21 +5,29 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+
 from commands import call
 from inputs.cases import Cases
-from tiny import saved_images
+from tiny import blobs
 
 CASES = Cases("Checkpoints")
 
-_SMALL = ("--batch-size", 16, "--validation", 0.2, "--device", "cpu", "--sample-every", 0, "--keep", 1)
+_SMALL = ("--batch-size", 16, "--validation", 0.5, "--device", "cpu", "--sample-every", 0, "--keep", 1)
+
+
+def _images(folder: Path) -> Path:
+    """A file of images, half of whose training part is for validation."""
+    np.savez(folder / "blobs.npz", x=blobs(300), levels=17)
+    return folder / "blobs.npz"
 
 
 def _overfitted(folder: Path, *options: object) -> Path:
-    """A run whose held-out ELBO gets worse: a large step size, many steps, and no dropout."""
+    """A run whose held-out ELBO gets worse: a large rate, and many steps on few images."""
     answer = call(
-        *("train", "vae", "--data", saved_images(folder), "--out", folder / "run", "--steps", 600, *_SMALL),
+        *("train", "vae", "--data", _images(folder), "--out", folder / "run", "--steps", 600, *_SMALL),
         *("--evaluate-every", 60, "--checkpoint-every", 60, "--learning-rate", 0.005, "--ema", 0.9),
-        *("--model.network", "mlp", "--model.hidden", 100, "--model.likelihood.uniform", 0, *options),
+        *("--model.network", "mlp", "--model.hidden", 100, *options),
     )
     assert answer.status == 0, answer.err
     return folder / "run"
@@ -99,7 +107,7 @@ def stopping_early(folder: Path) -> None:
 def stopping_early_without_evaluations(folder: Path) -> None:
     out = folder / "run"
     answer = call(
-        *("train", "vae", "--data", saved_images(folder), "--out", out, "--stop-early", 2),
+        *("train", "vae", "--data", _images(folder), "--out", out, "--stop-early", 2),
         *("--evaluate-every", 0, *_SMALL),
     )
     assert answer.status == 2

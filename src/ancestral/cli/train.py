@@ -205,12 +205,10 @@ def _drive(
                 }
             )
         )
-    if best is not None:
-        print(f"{out}: best checkpoint of step {best.step}, held-out {best.words}", file=sys.stderr)
     if fitted.stopped_early:
         print(
-            f"{out}: stopped early after step {fitted.step} of {steps}. Take the other steps with: ancestral "
-            f"train --resume {out}",
+            f"{out}: stopped early after step {fitted.step} of {steps}, {fitted.best_step} was the best. Take "
+            f"the other steps with: ancestral train --resume {out}",
             file=sys.stderr,
         )
     elif not fitted.finished:
@@ -222,7 +220,10 @@ def _drive(
         print(f"{out}: all {steps} steps are taken already.", file=sys.stderr)
     else:
         rate = f"{fitted.images_per_second:,.0f} images/s"
-        print(f"{out}: trained to step {steps} at {rate}. Next: ancestral evaluate {out}", file=sys.stderr)
+        head = f"{out}: trained to step {steps} at {rate}."
+        if best is not None:
+            head += f" Best checkpoint: step {best.step}, held-out {best.words}."
+        print(f"{head} Next: ancestral evaluate {out}", file=sys.stderr)
 
 
 def _best(out: Path) -> Any:

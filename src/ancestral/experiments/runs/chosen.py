@@ -88,7 +88,7 @@ def best_of(records: Sequence[dict[str, Any]], steps: Sequence[int]) -> Best | N
 def check_choice(asked: object) -> int | str | None:
     """``asked`` as "best", "last", a step or None; ``ValueError`` for anything else."""
     if asked is None or asked in CHOICES:
-        return asked  # type: ignore[return-value]
+        return asked
     if isinstance(asked, str) and asked.isascii() and asked.isdecimal():
         return int(asked)
     if isinstance(asked, int) and not isinstance(asked, bool) and asked >= 0:
