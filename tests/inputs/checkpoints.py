@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest import mock
 
-import numpy as np
+import torch
 
+from ancestral.experiments.runs.held_out import HeldOut
 from commands import call
 from inputs.cases import Cases
-from tiny import blobs
+from tiny import saved_images
 
 CASES = Cases("Checkpoints")
 
-_SMALL = ("--batch-size", 16, "--validation", 0.5, "--device", "cpu", "--sample-every", 0, "--keep", 1)
-
-
-def _images(folder: Path) -> Path:
-    """A file of images, half of whose training part is for validation."""
-    np.savez(folder / "blobs.npz", x=blobs(300), levels=17)
-    return folder / "blobs.npz"
+_SMALL = ("--batch-size", 16, "--validation", 0.2, "--device", "cpu", "--sample-every", 0, "--keep", 1)
 
 
 def _overfitted(folder: Path, *options: object) -> Path:
-    """A run whose held-out ELBO gets worse: a large rate, and many steps on few images."""
-    answer = call(
-        *("train", "vae", "--data", _images(folder), "--out", folder / "run", "--steps", 600, *_SMALL),
-        *("--evaluate-every", 60, "--checkpoint-every", 60, "--learning-rate", 0.005, "--ema", 0.9),
-        *("--model.network", "mlp", "--model.hidden", 100, *options),
-    )
+    """A run of 60 steps whose held-out ELBO is best after 20, and worse at each evaluation from then on."""
+    judge = HeldOut._judge
+
+    def judged(self: HeldOut, nats: torch.Tensor, step: int) -> object:
+        return judge(self, -torch.ones(nats.shape) * abs(step - 20) - 0.01 * torch.arange(len(nats)), step)
+
+    with mock.patch.object(HeldOut, "_judge", judged):
+        answer = call(
+            *(
+                "train",
+                "vae",
+                "--data",
+                saved_images(folder),
+                "--out",
+                folder / "run",
+                "--steps",
+                60,
+                *_SMALL,
+            ),
+            *("--evaluate-every", 10, "--checkpoint-every", 10, "--model.network", "mlp", *options),
+        )
     assert answer.status == 0, answer.err
     return folder / "run"
 
@@ -46,15 +57,15 @@ def _evaluated(run: Path, *options: object) -> dict[str, object]:
 def best_by_default(folder: Path) -> None:
     run = _overfitted(folder)
     info = json.loads(call("info", run, "--json").out)
-    assert info["best"]["step"] < info["step"] == 600
+    assert (info["best"]["step"], info["step"]) == (20, 60)
     found = _evaluated(run)
-    chosen = {"name": "best", "step": info["best"]["step"], "best": info["best"]["step"], "last": 600}
+    chosen = {"name": "best", "step": info["best"]["step"], "best": info["best"]["step"], "last": 60}
     assert found["checkpoint"] == info["checkpoint"] == chosen
     last = _evaluated(run, "--checkpoint", "last")
-    assert last["checkpoint"] == {**chosen, "name": "last", "step": 600}
-    assert found["elbo"]["mean"] > last["elbo"]["mean"]
+    assert last["checkpoint"] == {**chosen, "name": "last", "step": 60}
+    assert found["elbo"] != last["elbo"]
     stored = sorted(path.name for path in (run / "checkpoints").iterdir())
-    assert stored == [f"step-{info['best']['step']:08d}", "step-00000600"]
+    assert stored == [f"step-{info['best']['step']:08d}", "step-00000060"]
 
 
 @CASES.add("--checkpoint with a step that is not stored", answer="an error with the steps that are")
@@ -62,10 +73,10 @@ def a_step_that_is_not_stored(folder: Path) -> None:
     run = _overfitted(folder)
     best = json.loads(call("info", run, "--json").out)["best"]["step"]
     for command in (("evaluate", run), ("sample", run, "--out", folder / "x.npy"), ("report", run)):
-        answer = call(*command, "--checkpoint", 555)
+        answer = call(*command, "--checkpoint", 55)
         assert (answer.status, answer.out) == (2, "")
-        assert f"555, and {run} has no checkpoint of that step" in answer.message
-        assert f"{best}, 600" in answer.message
+        assert f"55, and {run} has no checkpoint of that step" in answer.message
+        assert f"{best}, 60" in answer.message
     assert not (folder / "x.npy").exists()
 
 
@@ -86,8 +97,8 @@ def no_validation_part(folder: Path) -> None:
     assert answer.status == 2
     assert "--checkpoint last" in answer.message
     answer = call("evaluate", run, "--device", "cpu", "--json")
-    assert json.loads(answer.out)["checkpoint"] == {"name": "last", "step": 600, "best": None, "last": 600}
-    assert "last checkpoint, step 600" in answer.err
+    assert json.loads(answer.out)["checkpoint"] == {"name": "last", "step": 60, "best": None, "last": 60}
+    assert "last checkpoint, step 60" in answer.err
 
 
 @CASES.add(
@@ -98,8 +109,8 @@ def stopping_early(folder: Path) -> None:
     run = _overfitted(folder, "--stop-early")
     info = json.loads(call("info", run, "--json").out)
     assert info["training"]["stop_early"] == 3
-    assert info["step"] < info["steps"] == 600
-    assert info["stopped_early"] == {"step": info["step"], "best": info["best"]["step"]}
+    assert (info["step"], info["steps"]) == (50, 60)
+    assert info["stopped_early"] == {"step": 50, "best": 20}
     assert not info["finished"]
 
 
