@@ -31,7 +31,7 @@ def _overfitted(folder: Path, *options: object) -> Path:
                 "train",
                 "vae",
                 "--data",
-                saved_images(folder),
+                savedsaved_images(folder),
                 "--out",
                 folder / "run",
                 "--steps",
@@ -118,7 +118,7 @@ def stopping_early(folder: Path) -> None:
 def stopping_early_without_evaluations(folder: Path) -> None:
     out = folder / "run"
     answer = call(
-        *("train", "vae", "--data", _images(folder), "--out", out, "--stop-early", 2),
+        *("train", "vae", "--data", saved_images(folder), "--out", out, "--stop-early", 2),
         *("--evaluate-every", 0, *_SMALL),
     )
     assert answer.status == 2
