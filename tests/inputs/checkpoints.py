@@ -31,7 +31,7 @@ def _overfitted(folder: Path, *options: object) -> Path:
                 "train",
                 "vae",
                 "--data",
-                savedsaved_images(folder),
+                saved_images(folder),
                 "--out",
                 folder / "run",
                 "--steps",
