@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from ancestral._internal import checks
-from ancestral.cli.options import CheckpointOption, Flag
+from ancestral.cli.options import CheckpointOption, Flag, say_checkpoint
 from ancestral.cli.parsing import parse
 from ancestral.config import Device
 
@@ -50,6 +50,7 @@ def run(arguments: list[str]) -> None:
     options = parse(Report, arguments, prog="ancestral report")
     from ancestral.cli.progress import example_progress, spoken
     from ancestral.experiments.report import report
+    from ancestral.experiments.runs import RunFolder
     from ancestral.experiments.runs.measuring import Plan
 
     given = {name: getattr(options, name) for name in ("n", "importance_samples", "quality")}
@@ -68,15 +69,12 @@ def run(arguments: list[str]) -> None:
             told=spoken("report"),
         )
     size = written.stat().st_size
+    facts: dict[str, Any] = {"report": str(written), "bytes": size}
+    # A comparison's own file says which checkpoints it is of.
+    if not (options.run / "comparison.json").is_file():
+        folder = RunFolder.open(options.run, checkpoint=options.checkpoint)
+        say_checkpoint(folder)
+        facts["checkpoint"] = folder.chosen.json()
     if options.json:
-        print(json.dumps({"report": str(written), "bytes": size, **_checkpoint(options)}))
+        print(json.dumps(facts))
     print(f"written: {written} ({size / 1e6:.1f} MB)", file=sys.stderr)
-
-
-def _checkpoint(options: Report) -> dict[str, Any]:
-    """The checkpoint of a run, for the JSON; those of a comparison are in its own file."""
-    from ancestral.experiments.runs import RunFolder
-
-    if (options.run / "comparison.json").is_file():
-        return {}
-    return {"checkpoint": RunFolder.open(options.run, checkpoint=options.checkpoint).chosen.json()}

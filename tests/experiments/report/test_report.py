@@ -90,7 +90,10 @@ def test_a_run(kind, source, tmp_path):
     answer = call("report", run, "--quality", 0, "--importance-samples", 4, "--json")
     assert answer.status == 0, answer.err
     facts = json.loads(answer.out)
-    assert facts == {"report": str(run / "report.html"), "bytes": (run / "report.html").stat().st_size}
+    size = (run / "report.html").stat().st_size
+    chosen = {"name": "best", "step": 3, "best": 3, "last": 3}
+    assert facts == {"report": str(run / "report.html"), "bytes": size, "checkpoint": chosen}
+    assert "best checkpoint, step 3" in answer.err
     page = read(run / "report.html")
     assert set(page.sections) >= COMMON
     images = source is saved_images
