@@ -28,6 +28,7 @@ MODELS: dict[str, ModelConfig] = {
 TRAINING = TrainingConfig(
     steps=7,
     batch_size=16,
+    learning_rate=2e-3,
     warmup=2,
     log_every=1,
     evaluate_every=3,

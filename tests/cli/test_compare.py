@@ -38,6 +38,7 @@ MORE = {
     "sample_quality_also",
     "sampler_curve",
     "gaps",
+    "checkpoint",
 }
 MEASURED = {"seconds", "train_images_per_second", "sample_images_per_second"}
 """What differs from call to call."""

@@ -23,6 +23,7 @@ from tiny import blobs, images
 KEYS = {
     *("model", "data", "split", "n", "dims", "elbo", "bits_per_dim", "terms", "matching_per_level"),
     *("log_likelihood", "network_calls_per_image", "estimator", "seconds", "seed", "examples", "notes"),
+    "checkpoint",
 }
 LEVELS = {"vae": 1, "hvae": 2, "ddpm": 12}
 
@@ -222,7 +223,7 @@ def test_the_likelihood_of_the_ode(source, runs):
     assert found.keys() == {
         *("model", "data", "split", "n", "dims", "likelihood_of", "log_likelihood_bound", "bits_per_dim"),
         *("terms", "stderr_trace", "function_evaluations", "network_calls_per_image", "estimator", "seconds"),
-        *("seed", "examples", "notes", "batch_size"),
+        *("seed", "examples", "notes", "batch_size", "checkpoint"),
     }
     assert (found["n"], found["dims"]) == (3, dims)
     assert "another model than the one the ELBO is of" in found["likelihood_of"]

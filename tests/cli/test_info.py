@@ -13,6 +13,7 @@ from commands import call
 KEYS = {
     *("run", "kind", "version", "step", "steps", "extended", "finished", "checkpoints", "parameters"),
     *("images_per_second", "loss", "held_out_elbo", "held_out_bits_per_dim"),
+    *("checkpoint", "best", "stopped_early"),
     *("data", "example", "model", "training"),
 }
 

@@ -30,6 +30,7 @@ TRAINING: dict[str, list[object]] = {
     "--sample-every": [-1],
     "--checkpoint-every": [-1],
     "--keep": [0, -1],
+    "--stop-early": [-1, 1.5],
     "--validation": [-0.1, 0.6, "nan"],
 }
 MODELS: dict[str, dict[str, list[object]]] = {

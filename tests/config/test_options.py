@@ -54,7 +54,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "q": "full",
             "hidden": (7,),
             "activation": "tanh",
-            "dropout": 0.5,
+            "dropout": 0.3,
             "beta": 0.5,
             "free_bits": 50.0,
             "kl_warmup": 9,
@@ -67,7 +67,7 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
         for name, value in {"transforms": 2, "hidden": (7,), "context": 3, "bins": 4}.items()
     ],
     (replace(SPLINE, flow=FlowConfig()), IMAGES, {"q": "iaf"}),
-    (CONV, IMAGES, {"width": 8, "dropout": 0.5}),
+    (CONV, IMAGES, {"width": 8, "dropout": 0.3, "dropout_of": "units"}),
     (replace(CONV, width=32), IMAGES, {"network": "mlp"}),
     (FIXED, IMAGES, {"likelihood": LikelihoodConfig(kind="gaussian", sigma="fixed")}),
     (FIXED, IMAGES, {"likelihood": LikelihoodConfig(kind="discretized-gaussian", sigma="shared")}),
@@ -88,7 +88,8 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "latent_dims": (3,),
             "width": 8,
             "blocks": 2,
-            "dropout": 0.5,
+            "dropout": 0.3,
+            "dropout_of": "units",
             "beta": 0.5,
             "free_bits": 50.0,
             "kl_warmup": 9,
@@ -113,7 +114,18 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
     (DEEP, IMAGES, {"levels": 8, "levels_per_size": (0, 3, 4), "blocks": 2, "width": 8, "block": "basic"}),
     (replace(LADDER, q="iaf"), IMAGES, {"flow": FlowConfig(transforms=3), "q": "spline"}),
     (LADDER, VECTORS, {"width": 8, "blocks": 2, "latent_dims": (1, 2)}),
-    (MARKOV, IMAGES, {"hidden": (6,), "width": 8, "dropout": 0.5, "latent_dims": (3, 2), "beta": 2.0}),
+    (
+        MARKOV,
+        IMAGES,
+        {
+            "hidden": (6,),
+            "width": 8,
+            "dropout": 0.3,
+            "dropout_of": "units",
+            "latent_dims": (3, 2),
+            "beta": 2.0,
+        },
+    ),
     (MARKOV_MLP, IMAGES, {"network": "mlp"}),
     (
         MARKOV_MLP,
@@ -137,7 +149,8 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "attention": (8,),
             "heads": 2,
             "fourier": (3, 4),
-            "dropout": 0.5,
+            "dropout": 0.3,
+            "dropout_of": "units",
         },
     ),
     (
@@ -150,13 +163,24 @@ CHANGES: list[tuple[ModelConfig, Dataset, dict[str, Any]]] = [
             "patch": 4,
             "positions": "learned",
             "fourier": (0,),
-            "dropout": 0.5,
+            "dropout": 0.3,
         },
     ),
     (replace(TRANSFORMER, width=128), IMAGES, {"network": "unet"}),
     (MIN_SNR, IMAGES, {"gamma": 0.5}),
     (UNET, IMAGES, {"T": "continuous", "schedule": "learned"}),
-    (TIME_MLP, VECTORS, {"width": 8, "blocks": 2, "dropout": 0.5, "prediction": "data", "fourier": (1,)}),
+    (
+        TIME_MLP,
+        VECTORS,
+        {
+            "width": 8,
+            "blocks": 2,
+            "dropout": 0.3,
+            "dropout_of": "units",
+            "prediction": "data",
+            "fourier": (1,),
+        },
+    ),
 ]
 SINGLE = [
     pytest.param(base, data, {name: value}, id=f"{base.kind}-{name}-{i}")
@@ -197,7 +221,7 @@ def test_every_option_of_a_model_is_looked_at(kind):
 BITS = images(40, binarize="threshold")
 LAWS = {
     f"likelihood.{name}": {"likelihood": LikelihoodConfig(**{name: value})}
-    for name, value in {"sigma": "shared", "value": 0.5}.items()
+    for name, value in {"sigma": "shared", "value": 0.5, "uniform": 0.1}.items()
 }
 OTHERS: dict[type, dict[str, dict[str, Any]]] = {
     VAEConfig: {
@@ -425,9 +449,13 @@ def test_recomputing_changes_nothing_of_a_run(plain, tmp_path):
     assert left(tmp_path / "run", replace(config, training=replace(config.training, recompute=True))) == there
 
 
+UNCHANGING = {"recompute", "compile", "stop_early"}
+"""Options that do not change a run, or not this one: tests/training, tests/experiments/runs/test_best.py."""
+
+
 def test_every_option_of_training_is_looked_at():
     names = {field.name for field in dataclasses.fields(TrainingConfig)}
-    assert OTHER_TRAINING.keys() == names - {"recompute", "compile"}  # neither changes a run: tests/training
+    assert OTHER_TRAINING.keys() == names - UNCHANGING
     assert all(value != getattr(RUN, name) for name, value in OTHER_TRAINING.items())
 
 
@@ -459,11 +487,12 @@ EVERYTHING: list[ModelConfig] = [
         hidden=(7, 6),
         activation="gelu",
         dropout=0.25,
+        dropout_of="units",
         beta=1 / 3,
         free_bits=0.1,
         kl_warmup=5,
         training_samples=2,
-        likelihood=LikelihoodConfig("discretized-gaussian", "shared", 0.7),
+        likelihood=LikelihoodConfig("discretized-gaussian", "shared", 0.7, uniform=0.01),
     ),
     VAEConfig(width=3),
     HVAEConfig(
@@ -477,6 +506,7 @@ EVERYTHING: list[ModelConfig] = [
         first_hidden=(9,),
         activation="relu",
         dropout=1e-9,
+        dropout_of="units",
         beta=2.5,
         free_bits=0.1,
         kl_warmup=5,
@@ -508,6 +538,7 @@ EVERYTHING: list[ModelConfig] = [
         heads=2,
         fourier=(-1, 2),
         dropout=0.9,
+        dropout_of="units",
     ),
     DDPMConfig(T="continuous", network="transformer", patch=4, positions="learned", width=5),
 ]
@@ -525,7 +556,9 @@ def test_no_option_is_left_at_its_default():
 
 @pytest.mark.parametrize("model", EVERYTHING)
 def test_every_option_comes_back_from_a_folder(model, plain, tmp_path):
-    given = RunConfig(plain[0].data, model, replace(RUN, recompute=True, compile="off", **OTHER_TRAINING))
+    given = RunConfig(
+        plain[0].data, model, replace(RUN, recompute=True, compile="off", stop_early=4, **OTHER_TRAINING)
+    )
     names = [field.name for field in dataclasses.fields(TrainingConfig)]
     assert not [name for name in names if getattr(given.training, name) == getattr(TrainingConfig(), name)]
     folder = RunFolder.create(tmp_path / "run", IMAGES, given.training, config=given)

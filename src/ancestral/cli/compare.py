@@ -13,14 +13,14 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ancestral._internal import checks
-from ancestral.cli.options import DataOptions, Flag
+from ancestral.cli.options import CheckpointOption, DataOptions, Flag
 from ancestral.cli.parsing import parse
 from ancestral.cli.threads import use_threads
 from ancestral.config import DDPMConfig, HVAEConfig, ModelConfig, TrainingConfig, VAEConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare(DataOptions):
+class Compare(DataOptions, CheckpointOption):
     """Train several models with the same budget and put them side by side on one ruler.
 
     An interrupted comparison is resumed when it is called again with the same options.
@@ -82,6 +82,7 @@ def run(arguments: list[str]) -> None:
                 quality=options.quality,
                 seeds=options.seeds,
                 device=options.device,
+                checkpoint=options.checkpoint,
                 stages=_print_stages,
                 reading=stack.enter_context(reading_progress()),
                 watch=_watcher(stack, options.training.batch_size),

@@ -27,7 +27,7 @@ from ancestral.cli.estimators import (
     ode_bound,
     ode_table,
 )
-from ancestral.cli.options import AllLevels, Flag, say_new
+from ancestral.cli.options import AllLevels, CheckpointOption, Flag, say_checkpoint, say_new
 from ancestral.cli.parsing import parse
 from ancestral.cli.threads import ThreadOptions, use_threads
 from ancestral.config import Device
@@ -39,7 +39,7 @@ _SHOWN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(ThreadOptions, BoundOptions):
+class Evaluate(ThreadOptions, CheckpointOption, BoundOptions):
     """The ELBO of a run on data it was not trained on."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -110,13 +110,13 @@ def run(arguments: list[str]) -> None:
     from ancestral.evaluation import evaluate
     from ancestral.experiments.runs import RunFolder, examples_of, load_run, pick_device
 
-    folder = RunFolder.open(options.run)
+    folder = RunFolder.open(options.run, checkpoint=options.checkpoint)
     use_threads(options, options.run)
     config = folder.config
     if options.n is not None:
         checks.integer("n", options.n, low=1)
     checks.integer("seed", options.seed, low=0)
-    chain = load_run(options.run)
+    chain = load_run(folder)
     estimator = check_levels(chain, options)
     if options.estimator == "ode":
         ode_bound(options).check(chain)
@@ -131,6 +131,7 @@ def run(arguments: list[str]) -> None:
         check_two_latents(chain)
     x = split.some(options.n).x
     check_chain(chain, x, options)
+    say_checkpoint(folder)
     rest: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed}
     chain = chain.to(pick_device(options.device))
     result: Any
@@ -151,7 +152,8 @@ def run(arguments: list[str]) -> None:
                 progress=progress,
                 **rest,
             )
-    answer = {"model": folder.name, "data": source, "split": asked.words, **result.json()}
+    named = {"model": folder.name, "data": source, "split": asked.words}
+    answer = {**named, "checkpoint": folder.chosen.json(), **result.json()}
     answer |= {"seed": options.seed, "examples": chosen(result.n, len(split)), "notes": list(data.notes)}
     if options.estimator == "ode":
         # The steps of its solver are common to a batch.

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from ancestral.cli.options import Flag
+from ancestral.cli.options import CheckpointOption, Flag
 from ancestral.cli.parsing import parse
 
 
 @dataclass(frozen=True, kw_only=True)
-class Info:
+class Info(CheckpointOption):
     """Show a run: its model, data, progress and last figures."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -28,12 +28,18 @@ def run(arguments: list[str]) -> None:
     options = parse(Info, arguments, prog="ancestral info")
     from ancestral.experiments.runs import RunFolder
 
-    folder = RunFolder.open(options.run)
+    folder = RunFolder.open(options.run, checkpoint=options.checkpoint)
     facts = _facts(folder)
     if options.json:
         print(json.dumps(facts))
         return
     facts["extended"] = ", ".join(f"at {one['step']} of {one['steps']}" for one in facts["extended"]) or None
+    if facts["checkpoint"] is not None:
+        facts["checkpoint"] = folder.chosen.words
+    if folder.best is not None:
+        facts["best"] = f"step {folder.best.step}, held-out {folder.best.words}"
+    if facts["stopped_early"] is not None:
+        facts["stopped_early"] = "at step {step}; the best is of step {best}".format(**facts["stopped_early"])
     for name, value in facts.items():
         if isinstance(value, dict):
             print(f"{name}:")
@@ -62,6 +68,9 @@ def _facts(folder: Any) -> dict[str, Any]:
         "parameters": _parameters(points[-1]) if points else None,
         "images_per_second": timing[-1]["images_per_second"] if timing else None,
         "loss": trained[-1]["loss"] if trained else None,
+        "checkpoint": folder.chosen.json() if points else None,
+        "best": None if folder.best is None else folder.best.json(),
+        "stopped_early": folder.stopped_early,
         "held_out_elbo": held_out[-1]["elbo"] if held_out else None,
         "held_out_bits_per_dim": held_out[-1]["bits_per_dim"] if held_out else None,
         "data": folder.facts["data"],

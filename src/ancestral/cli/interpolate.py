@@ -81,4 +81,13 @@ def run(arguments: list[str]) -> None:
     print(f"written: {options.out}, {len(a)} pairs of {asked.words} examples", file=sys.stderr)
     if options.json:
         pairs = list(zip(firsts.tolist(), lasts.tolist(), strict=True))
-        print(json.dumps({"model": asked.folder.name, "data": asked.source, "pairs": pairs}))
+        print(
+            json.dumps(
+                {
+                    "model": asked.folder.name,
+                    "checkpoint": asked.folder.chosen.json(),
+                    "data": asked.source,
+                    "pairs": pairs,
+                }
+            )
+        )

@@ -64,7 +64,16 @@ class DataOptions(ThreadOptions, DataChoices):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExampleOptions(ThreadOptions):
+class CheckpointOption:
+    """Which weights of a run are read."""
+
+    checkpoint: str | None = None
+    """The weights to use: best (the best held-out ELBO), last, or the number of a step that is stored. By default
+    best, or last where the run has no validation part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleOptions(ThreadOptions, CheckpointOption):
     """A run, and which examples to ask it of."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -111,6 +120,11 @@ class Asked:
         return next(iter(self.splits)) if len(self.splits) == 1 else "all"
 
 
+def say_checkpoint(folder: Any) -> None:
+    """Print which checkpoint of a ``RunFolder`` is used, on standard error."""
+    print(f"{folder.path}: {folder.chosen.words}", file=sys.stderr)
+
+
 def opened(options: ExampleOptions, *, needs: int = 1, key: str | None = None) -> Asked:
     """The run, its chain and the examples asked for, of which there must be ``needs`` in each split.
 
@@ -119,10 +133,11 @@ def opened(options: ExampleOptions, *, needs: int = 1, key: str | None = None) -
     from ancestral.cli.progress import reading_progress
     from ancestral.experiments.runs import RunFolder, examples_of, load_run, pick_device
 
-    folder = RunFolder.open(options.run)
+    folder = RunFolder.open(options.run, checkpoint=options.checkpoint)
     use_threads(options, options.run)
     source = folder.config.data.source if options.data is None else options.data
-    chain = load_run(options.run).to(pick_device(options.device))
+    chain = load_run(folder).to(pick_device(options.device))
+    say_checkpoint(folder)
     with reading_progress() as progress:
         asked = examples_of(folder, options.split, source=options.data, key=key, progress=progress)
     for name, split in asked.splits.items():

@@ -43,7 +43,9 @@ def held_out(record: dict[str, Any]) -> str:
         if bits is None
         else f"{Estimate.from_json(bits):.4f} bits/dim"
     )
-    return f"{figure}  (n = {record['n']})"
+    best = record.get("best")
+    rest = f"  best: step {best['step']}" if best is not None and best["step"] != record["step"] else ""
+    return f"{figure}  (n = {record['n']}){rest}"
 
 
 class Board:

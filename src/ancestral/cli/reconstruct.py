@@ -61,7 +61,17 @@ def run(arguments: list[str]) -> None:
         save_array(options.out, _arrays(x, found, spec))
     print(f"written: {options.out}, {options.n} {asked.words} examples", file=sys.stderr)
     if options.json:
-        print(json.dumps({"model": asked.folder.name, "data": asked.source, "n": options.n, **found.json()}))
+        print(
+            json.dumps(
+                {
+                    "model": asked.folder.name,
+                    "checkpoint": asked.folder.chosen.json(),
+                    "data": asked.source,
+                    "n": options.n,
+                    **found.json(),
+                }
+            )
+        )
         return
     for level, error in zip(found.levels, found.rmse, strict=True):
         print(f"coded by z_{level} and above: root mean square error {error:.4f}, in the data's units")

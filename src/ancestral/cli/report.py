@@ -6,19 +6,19 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from ancestral._internal import checks
-from ancestral.cli.options import Flag
+from ancestral.cli.options import CheckpointOption, Flag, say_checkpoint
 from ancestral.cli.parsing import parse
 from ancestral.cli.threads import ThreadOptions, use_threads
 from ancestral.config import Device
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report(ThreadOptions):
+class Report(ThreadOptions, CheckpointOption):
     """Write a page to look at: bounds, samples, reconstructions, and how to get them again."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -52,6 +52,7 @@ def run(arguments: list[str]) -> None:
     options = parse(Report, arguments, prog="ancestral report")
     from ancestral.cli.progress import example_progress, spoken
     from ancestral.experiments.report import report
+    from ancestral.experiments.runs import RunFolder
     from ancestral.experiments.runs.measuring import Plan
 
     use_threads(options, options.run)
@@ -66,10 +67,17 @@ def run(arguments: list[str]) -> None:
             source=options.data,
             plan=Plan(**given) if given else None,
             device=options.device,
+            checkpoint=options.checkpoint,
             progress=progress,
             told=spoken("report"),
         )
     size = written.stat().st_size
+    facts: dict[str, Any] = {"report": str(written), "bytes": size}
+    # A comparison's own file says which checkpoints it is of.
+    if not (options.run / "comparison.json").is_file():
+        folder = RunFolder.open(options.run, checkpoint=options.checkpoint)
+        say_checkpoint(folder)
+        facts["checkpoint"] = folder.chosen.json()
     if options.json:
-        print(json.dumps({"report": str(written), "bytes": size}))
+        print(json.dumps(facts))
     print(f"written: {written} ({size / 1e6:.1f} MB)", file=sys.stderr)

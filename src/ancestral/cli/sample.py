@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ancestral._internal import checks
-from ancestral.cli.options import Flag
+from ancestral.cli.options import CheckpointOption, Flag, say_checkpoint
 from ancestral.cli.parsing import parse
 from ancestral.cli.saving import FORMS, TABLES, as_array, check_images_folder, save_array, save_images
 from ancestral.cli.threads import ThreadOptions, use_threads
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(ThreadOptions):
+class Sample(ThreadOptions, CheckpointOption):
     """Draw samples from a run."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -89,9 +89,9 @@ def run(arguments: list[str]) -> None:
     from ancestral.sampling import Sampler
 
     sampler = Sampler.named(options.sampler, options.steps, options.eta, options.spacing)
-    folder = RunFolder.open(options.run)
+    folder = RunFolder.open(options.run, checkpoint=options.checkpoint)
     use_threads(options, options.run)
-    chain = load_run(options.run).to(pick_device(options.device))
+    chain = load_run(folder).to(pick_device(options.device))
     if options.folder:
         check_images_folder(options.out, chain.spec)
     elif chain.spec.is_image and options.out.suffix in TABLES:
@@ -111,6 +111,7 @@ def run(arguments: list[str]) -> None:
             f"{name} is for a ddpm, and {options.run} is a {type(chain).__name__}. Leave it out."
         )
     sampler.check(chain)
+    say_checkpoint(folder)
     final = options.final or ("mean" if chain.spec.is_image else "draw")
     found = _draw(chain, options, sampler, final)
     _save(options, chain.spec, found.levels, found.states, folder, final)

@@ -92,6 +92,7 @@ def run(arguments: list[str]) -> None:
     mean = Estimate.of(found.nats)
     facts: dict[str, Any] = {
         "model": asked.folder.name,
+        "checkpoint": asked.folder.chosen.json(),
         "data": asked.source,
         "split": asked.words,
         "n": count,

@@ -19,6 +19,7 @@ from ancestral.cli.parsing import parse
 from ancestral.cli.threads import ThreadOptions, use_threads
 from ancestral.config import (
     MODELS,
+    PATIENCE,
     DDPMConfig,
     Device,
     HVAEConfig,
@@ -97,8 +98,20 @@ class Resume(ThreadOptions):
     """Write TensorBoard's events as well, into the run's folder (the extra tensorboard)."""
 
 
+def _with_patience(arguments: list[str]) -> list[str]:
+    """The arguments, with the default number behind a --stop-early that has none."""
+    given: list[str] = []
+    for index, argument in enumerate(arguments):
+        given.append(argument)
+        behind = arguments[index + 1 : index + 2]
+        if argument in ("--stop-early", "--stop_early") and (not behind or behind[0].startswith("--")):
+            given.append(str(PATIENCE))
+    return given
+
+
 def run(arguments: list[str]) -> None:
     """The command."""
+    arguments = _with_patience(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP)
         return
@@ -185,6 +198,7 @@ def _drive(
 
         reading = stack.enter_context(reading_progress())
         fitted = call(report=report, reading=reading, should_stop=should_stop)
+    best = _best(out)
     if options.json:
         print(
             json.dumps(
@@ -192,12 +206,20 @@ def _drive(
                     "run": str(out),
                     "model": title,
                     "finished": fitted.finished,
+                    "stopped_early": fitted.stopped_early,
+                    "best": None if best is None else best.json(),
                     "images_per_second": fitted.images_per_second,
                     "last": fitted.records[-1] if fitted.records else None,
                 }
             )
         )
-    if not fitted.finished:
+    if fitted.stopped_early:
+        print(
+            f"{out}: stopped early after step {fitted.step} of {steps}, {fitted.best_step} was the best. Take "
+            f"the other steps with: ancestral train --resume {out}",
+            file=sys.stderr,
+        )
+    elif not fitted.finished:
         print(
             f"stopped after step {fitted.step}. Resume with: ancestral train --resume {out}", file=sys.stderr
         )
@@ -206,4 +228,14 @@ def _drive(
         print(f"{out}: all {steps} steps are taken already.", file=sys.stderr)
     else:
         rate = words.rate(fitted.images_per_second, "images")
-        print(f"{out}: trained to step {steps} at {rate}. Next: ancestral evaluate {out}", file=sys.stderr)
+        head = f"{out}: trained to step {steps} at {rate}."
+        if best is not None:
+            head += f" Best checkpoint: step {best.step}, held-out {best.words}."
+        print(f"{head} Next: ancestral evaluate {out}", file=sys.stderr)
+
+
+def _best(out: Path) -> Any:
+    """The best evaluation of a run, or None."""
+    from ancestral.experiments.runs import RunFolder
+
+    return RunFolder.open(out).best

@@ -31,11 +31,14 @@ from ancestral.config.diffusion import (
     ScheduleName,
     VarianceName,
 )
-from ancestral.config.likelihood import LikelihoodConfig, LikelihoodName, Sigma
-from ancestral.config.training import Compile, Device, Precision, TrainingConfig
+from ancestral.config.likelihood import MIXED, LikelihoodConfig, LikelihoodName, Sigma
+from ancestral.config.training import LEARNING_RATE, PATIENCE, Compile, Device, Precision, TrainingConfig
 
 __all__ = [
+    "LEARNING_RATE",
+    "MIXED",
     "MODELS",
+    "PATIENCE",
     "Activation",
     "Augmentation",
     "Binarize",

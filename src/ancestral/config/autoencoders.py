@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, get_args
 
 from ancestral._internal import checks
 from ancestral.config.likelihood import LikelihoodConfig
-from ancestral.config.strict import STRICT, check_sizes, refuse_unread
+from ancestral.config.strict import ABSENT, STRICT, DropoutOf, check_sizes, refuse_unread
 
 Network = Literal["auto", "mlp", "conv"]
 Activation = Literal["silu", "relu", "tanh", "gelu"]
@@ -74,8 +74,11 @@ class VAEConfig:
     """mlp: between its layers."""
     width: int = 32
     """conv: channels at the image's own size."""
-    dropout: float = 0.0
-    """Share of hidden units dropped in training."""
+    dropout: float | None = field(default=None, metadata={ABSENT: 0.0})
+    """Share of hidden units dropped in training. By default 0.2 in convolutional networks with fewer than 10,000
+    training examples, else 0."""
+    dropout_of: DropoutOf = field(default="channels", metadata={ABSENT: "units"})
+    """What is dropped: whole channels of an example, or each unit by itself. An mlp has single units only."""
     beta: float = 1.0
     """Weight of the KL in the loss; the reported ELBO always has 1."""
     free_bits: float = 0.0
@@ -107,7 +110,9 @@ class VAEConfig:
         checks.one_of("activation", self.activation, get_args(Activation))
         check_sizes("hidden", self.hidden)
         checks.integer("width", self.width, low=1, high=1 << 14)
-        checks.number("dropout", self.dropout, low=0.0, below=1.0)
+        if self.dropout is not None:
+            checks.number("dropout", self.dropout, low=0.0, below=1.0)
+        checks.one_of("dropout_of", self.dropout_of, get_args(DropoutOf))
         checks.number("beta", self.beta, low=0.0)
         checks.number("free_bits", self.free_bits, low=0.0)
         checks.integer("kl_warmup", self.kl_warmup, low=0)
@@ -152,8 +157,11 @@ class HVAEConfig:
     between two 1x1 ones (bottleneck, images only). auto: bottleneck for images and more than 6 levels."""
     blocks: int = 1
     """top-down: residual blocks per level, with bottlenecks per two levels on the way up."""
-    dropout: float = 0.0
-    """Share of hidden units dropped in training."""
+    dropout: float | None = field(default=None, metadata={ABSENT: 0.0})
+    """Share of hidden units dropped in training. By default 0.2 in convolutional networks and ladders with
+    fewer than 10,000 training examples, else 0."""
+    dropout_of: DropoutOf = field(default="channels", metadata={ABSENT: "units"})
+    """What is dropped: whole channels of an example, or each unit by itself. An mlp has single units only."""
     beta: float = 1.0
     """Weight of the KLs in the loss; the reported ELBO always has 1."""
     free_bits: float = 0.0
@@ -200,7 +208,9 @@ class HVAEConfig:
         self._check_levels_per_size()
         checks.integer("width", self.width, low=1, high=1 << 14)
         checks.integer("blocks", self.blocks, low=1, high=1000)
-        checks.number("dropout", self.dropout, low=0.0, below=1.0)
+        if self.dropout is not None:
+            checks.number("dropout", self.dropout, low=0.0, below=1.0)
+        checks.one_of("dropout_of", self.dropout_of, get_args(DropoutOf))
         checks.number("beta", self.beta, low=0.0)
         checks.number("free_bits", self.free_bits, low=0.0)
         checks.integer("kl_warmup", self.kl_warmup, low=0)
@@ -212,7 +222,7 @@ class HVAEConfig:
             )
         checks.integer("training_samples", self.training_samples, low=1, high=100_000)
         _check_objective(self)
-        if self.dropout > 0 and (self.objective == "dreg" or self.backward_samples is not None):
+        if self.dropout and (self.objective == "dreg" or self.backward_samples is not None):
             what = "objective 'dreg'" if self.objective == "dreg" else "backward_samples"
             raise ValueError(
                 f"dropout is {self.dropout:g} with {what}, which asks the posterior's laws twice and "

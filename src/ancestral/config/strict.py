@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from ancestral._internal import checks
 
@@ -12,6 +12,7 @@ STRICT: dict[str, str] = {"extra": "forbid"}
 """For pydantic, which reads config.json: no name that is not an option."""
 
 
+DropoutOf = Literal["channels", "units"]
 ABSENT = "absent"
 """In the metadata of an option that came later: its value where a config.json does not have it."""
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from ancestral._internal import checks
-from ancestral.config.strict import STRICT
+from ancestral.config.strict import ABSENT, STRICT
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off"]
 Optimizer = Literal["adamw", "muon", "soap"]
+
+
+LEARNING_RATE = 2e-3
+"""The peak of the rate where the data do not ask for less."""
+PATIENCE = 3
+"""What --stop-early means without a number."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +30,9 @@ class TrainingConfig:
     """Examples per step."""
     seed: int = 0
     """Decides the initial weights, the data order and every random draw."""
-    learning_rate: float = 2e-3
-    """Peak of the rate, after the warm-up and before the cosine decay to 0."""
+    learning_rate: float | None = None
+    """Peak of the rate, after the warm-up and before the cosine decay to 0. By default 0.002, and less where the
+    steps are many epochs, so that the weights do not move far enough to memorise the training examples."""
     warmup: int = 100
     """Steps over which the rate rises from 0 (at most a tenth of all steps)."""
     optimizer: Optimizer = "adamw"
@@ -59,7 +66,11 @@ class TrainingConfig:
     checkpoint_every: int = 500
     """Steps between checkpoints (0: only at the end)."""
     keep: int = 2
-    """Checkpoints kept, the newest ones."""
+    """Checkpoints stored: this number of the newest, and the one with the best held-out ELBO."""
+    stop_early: int = field(default=0, metadata={ABSENT: 0})
+    """Stop when this number of successive held-out ELBOs were each worse than the best by more than two
+    standard errors of the paired difference; 0 for never. --stop-early without a number means 3. A run that
+    stopped early can be resumed, and then takes all its steps."""
 
     __pydantic_config__: ClassVar = STRICT
 
@@ -67,7 +78,8 @@ class TrainingConfig:
         checks.integer("steps", self.steps, low=1)
         checks.integer("batch_size", self.batch_size, low=1)
         checks.integer("seed", self.seed, low=0, high=2**63 - 1)
-        checks.number("learning_rate", self.learning_rate, above=0.0, high=10.0)
+        if self.learning_rate is not None:
+            checks.number("learning_rate", self.learning_rate, above=0.0, high=10.0)
         checks.integer("warmup", self.warmup, low=0)
         checks.one_of("optimizer", self.optimizer, get_args(Optimizer))
         checks.number("weight_decay", self.weight_decay, low=0.0)
@@ -83,3 +95,14 @@ class TrainingConfig:
         checks.integer("sample_every", self.sample_every, low=0)
         checks.integer("checkpoint_every", self.checkpoint_every, low=0)
         checks.integer("keep", self.keep, low=1)
+        checks.integer("stop_early", self.stop_early, low=0)
+        if self.stop_early and not self.evaluate_every:
+            raise ValueError(
+                f"stop_early is {self.stop_early} and evaluate_every is 0, so nothing is evaluated before the "
+                "end; give evaluate_every as well."
+            )
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate, or its default where no data have settled it."""
+        return LEARNING_RATE if self.learning_rate is None else self.learning_rate

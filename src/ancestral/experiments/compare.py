@@ -28,6 +28,7 @@ from ancestral.core.walk import generated
 from ancestral.data import Dataset
 from ancestral.evaluation import Ruler, save_comparison, save_curve, save_picture
 from ancestral.evaluation.loop import Progress
+from ancestral.experiments.build.settled import settled_training
 from ancestral.experiments.compare_cost import Stage, planned_stages
 from ancestral.experiments.runs import (
     RunFolder,
@@ -37,9 +38,9 @@ from ancestral.experiments.runs import (
     resume_run,
     train_run,
 )
+from ancestral.experiments.runs.chosen import check_choice
 from ancestral.experiments.runs.fitting import initial_chain
 from ancestral.experiments.runs.measuring import SHOWN, Plan, RunMeasurement, measure_run, rulers_of
-from ancestral.experiments.runs.options import model_json
 from ancestral.training.loop import check_fits
 
 Watch = Callable[[str, int], "Watching"]
@@ -91,6 +92,7 @@ def compare(
     quality: int = 500,
     seeds: int = 1,
     device: str = "auto",
+    checkpoint: int | str | None = None,
     reading: Progress = lambda done, total: None,
     stages: Callable[[Sequence[Stage]], None] = lambda stages: None,
     watch: Watch = lambda kind, steps: Watching(),
@@ -103,7 +105,8 @@ def compare(
     same options are resumed, so an interrupted comparison loses nothing. ``n`` limits the test examples
     (None for all). ``quality`` is the number of samples whose distance from the data is measured, fewer where
     the data are fewer (0 for none). ``seeds`` trains each model that many times, with the seeds that follow the
-    first one (run folders ``out``/KIND-seed-S), for the spread of the ELBO over training seeds. ``reading``
+    first one (run folders ``out``/KIND-seed-S), for the spread of the ELBO over training seeds. ``checkpoint``
+    chooses the weights of every run, as in ``load_run``. ``reading``
     receives how far the data are read, and ``stages`` what is going to be done and about how long it takes,
     before the first step.
     """
@@ -111,24 +114,38 @@ def compare(
     plan = Plan(n, levels, importance_samples, quality, curve=True)
     plan.check()
     checks.integer("seeds", seeds, low=1, high=100)
-    configs = {model.kind: _seeded(RunConfig(data, model, training), seeds) for model in models}
+    check_choice(checkpoint)
+    if training.stop_early:
+        raise ValueError(
+            f"stop_early is {training.stop_early}, and a comparison trains every model for the same number of "
+            "steps. Leave it out; the best checkpoint of each is compared in any case."
+        )
+    dataset = load_configured(data, progress=reading)
+    configs = {
+        model.kind: _seeded(_settled(RunConfig(data, model, training), dataset), seeds) for model in models
+    }
     for kind, runs in configs.items():
         for path, config in zip(_paths(out, kind, runs), runs, strict=True):
             _check_reusable(path, config)
-    dataset = load_configured(data, progress=reading)
-    for config in itertools.chain(*configs.values()):
-        check_fits(initial_chain(config, dataset), dataset, training)
     rulers = rulers_of(dataset, quality)
     place = pick_device(device)
     stages(planned_stages([runs[0] for runs in configs.values()], dataset, plan, rulers, place, seeds=seeds))
     compared = []
     for kind, runs in configs.items():
         watching = watch(kind, training.steps)
-        found = _one(kind, runs, dataset, out, plan, rulers, device, watching, should_stop)
+        found = _one(kind, runs, dataset, out, plan, rulers, device, checkpoint, watching, should_stop)
         compared.append(found)
         watching.done()
     _write(out, data, dataset, training, compared)
     return compared
+
+
+def _settled(config: RunConfig, data: Dataset) -> RunConfig:
+    """The run with numbers for the defaults that depend on the data, checked against them."""
+    chain = initial_chain(config, data)
+    check_fits(chain, data, config.training)
+    training = settled_training(config.training, len(data.train), diffusion=chain.single_levels)
+    return dataclasses.replace(config, model=chain.config, training=training)
 
 
 def _seeded(config: RunConfig, seeds: int) -> list[RunConfig]:
@@ -149,15 +166,9 @@ def _check_reusable(path: Path, config: RunConfig) -> None:
     """Reject, before any work, a folder that holds a run with other options."""
     if not (path / "config.json").exists():
         return
-    there = RunFolder.open(path).facts
-    wanted = {
-        "data": dataclasses.asdict(config.data),
-        "model": model_json(config.model),
-        "training": dataclasses.asdict(config.training),
-    }
-    # Through JSON, as the folder's own went: tuples come back as lists.
-    for name, value in json.loads(json.dumps(wanted)).items():
-        if there[name] != value:
+    there = RunFolder.open(path).config
+    for name in ("data", "model", "training"):
+        if getattr(there, name) != getattr(config, name):
             raise ValueError(
                 f"{path} holds a run with other {name} options. Give --out a new folder, or remove this one."
             )
@@ -171,6 +182,7 @@ def _one(
     plan: Plan,
     rulers: Sequence[Ruler],
     device: str,
+    checkpoint: int | str | None,
     watching: Watching,
     should_stop: Callable[[], bool],
 ) -> Compared:
@@ -184,8 +196,8 @@ def _one(
             fitted = train_run(config, path, device=device, report=watching.report, should_stop=should_stop)
         if not fitted.finished:
             raise Stopped(kind)
-        chain = load_run(path).to(pick_device(device))
-        folder = RunFolder.open(path)
+        folder = RunFolder.open(path, checkpoint=checkpoint)
+        chain = load_run(folder).to(pick_device(device))
         if found is None:
             found = compared(folder, chain, data, plan, rulers=rulers, progress=watching.progress)
             assert found.samples is not None
@@ -226,6 +238,7 @@ def compared(
         "model": folder.name,
         "data": folder.config.data.source,
         "split": "test",
+        "checkpoint": folder.chosen.json(),
         **found.evaluation.json(),
         "gaps": found.gaps,
         "parameters": sum(p.numel() for p in chain.parameters()),
@@ -315,4 +328,13 @@ def read_comparison(out: Path) -> tuple[dict[str, Any], list[Compared]]:
             f"{path} cannot be read ({error!r}). Make it anew: ancestral compare, with the same options and "
             "--out."
         ) from error
-    return facts, [Compared(kind, load_run(out / kind), figures) for kind, figures in models.items()]
+    return facts, [
+        Compared(kind, load_run(out / kind, checkpoint=checkpoint_of(figures)), figures)
+        for kind, figures in models.items()
+    ]
+
+
+def checkpoint_of(figures: dict[str, Any]) -> int | str:
+    """The checkpoint that a model's figures are of: in a comparison of an earlier version, the last."""
+    chosen = figures.get("checkpoint")
+    return "last" if chosen is None else int(chosen["step"])

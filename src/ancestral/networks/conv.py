@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ancestral._internal import checks
+from ancestral.networks.dropout import Dropout
 from ancestral.networks.mlp import zero_
 from ancestral.networks.norms import group_norm, norm_silu
 from ancestral.networks.recompute import Block
@@ -87,7 +88,7 @@ class ResidualBlock(Block):
         self.norm1 = group_norm(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm2 = group_norm(out_channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         zero_(self.conv2)
         self.shortcut = nn.Identity() if in_channels == out_channels else Pointwise(in_channels, out_channels)

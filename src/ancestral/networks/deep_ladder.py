@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ancestral.networks.conv import Pointwise, channels_last, channels_last_, halved
+from ancestral.networks.dropout import Dropout
 from ancestral.networks.ladder import Head, Parts, Size, laid_out, zero
 from ancestral.networks.norms import group_norm, norm_silu
 from ancestral.networks.recompute import Block
@@ -84,7 +85,7 @@ class Bottleneck(Block):
             self.enter = Pointwise(width, plan.middle)
         self.first = plan.mixing(place)
         self.second = plan.mixing(place)
-        self.dropout = nn.Dropout(plan.dropout)
+        self.dropout = Dropout(plan.dropout)
         if self.squeezed:
             self.leave = Pointwise(plan.middle, width)
         shrink(self.leave if self.squeezed else self.second, depth)
@@ -159,7 +160,7 @@ class DeepPosteriorNetwork(Block):
         self.of_features = Pointwise(width, middle)
         self.first = plan.mixing(place)
         self.second = plan.mixing(place)
-        self.dropout = nn.Dropout(plan.dropout)
+        self.dropout = Dropout(plan.dropout)
         self.out = zero(Pointwise(middle, outputs))
         channels_last_(self)
 

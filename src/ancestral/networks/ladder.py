@@ -14,6 +14,7 @@ from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
 from ancestral.networks.conv import channels_last, channels_last_, halved
+from ancestral.networks.dropout import Dropout
 from ancestral.networks.norms import group_norm, norm_silu
 from ancestral.networks.recompute import Block
 
@@ -66,7 +67,7 @@ class Residual(Block):
         self.norm = group_norm(width) if spatial else nn.LayerNorm(width)
         self.first = mix(width, width, spatial=spatial)
         self.second = mix(width, width, spatial=spatial)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         zero(self.second)
         channels_last_(self)
 

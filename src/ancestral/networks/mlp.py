@@ -9,6 +9,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from ancestral._internal import checks
+from ancestral.networks.dropout import Dropout
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
@@ -61,7 +62,7 @@ class MLP(nn.Sequential):
             layer[f"linear{i}"] = nn.Linear(before, after)
             layer[f"act{i}"] = _ACTIVATIONS[activation]()
             if dropout > 0:
-                layer[f"dropout{i}"] = nn.Dropout(dropout)
+                layer[f"dropout{i}"] = Dropout(dropout)
             if residual and before == after:
                 layers[f"residual{i}"] = _Residual(layer)
             else:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ancestral._internal import checks
+from ancestral.networks.dropout import Dropout
 from ancestral.networks.mlp import zero_
 from ancestral.networks.recompute import Block
 
@@ -70,7 +71,7 @@ class _TimeBlock(Block):
         # The modulation is the affine part of the norm.
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.inner = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.outer = nn.Linear(width, width)
 
     def compute(self, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ancestral._internal import checks
 from ancestral.networks.attention import attend
 from ancestral.networks.conv import channels_last, channels_last_, check_image, check_size
+from ancestral.networks.dropout import Dropout
 from ancestral.networks.mlp import zero_
 from ancestral.networks.recompute import Block
 from ancestral.networks.time import TimeEmbedding, check_no_condition, check_time
@@ -115,7 +116,7 @@ class TransformerBlock(Block):
         self.gain = nn.Parameter(torch.ones(2 * heads))
         self.out = nn.Linear(width, width)
         self.inner = nn.Linear(width, 4 * width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.outer = nn.Linear(4 * width, width)
 
     def compute(self, h: Tensor, tables: Tables | None, *parts: Tensor) -> Tensor:

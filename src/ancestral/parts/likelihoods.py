@@ -19,6 +19,7 @@ from ancestral.core.spec import DataSpec
 from ancestral.distributions import Bernoulli, DiagonalNormal, ScaledNormal, full_precision, soft_clamp
 from ancestral.distributions.discretized import DiscretizedLogistic, DiscretizedNormal
 from ancestral.distributions.mixture import DiscretizedLogisticMixture
+from ancestral.distributions.uniform import with_uniform
 from ancestral.parts.scaling import Scaling
 
 SIGMAS = ("fixed", "shared", "per-pixel", "predicted")
@@ -63,12 +64,13 @@ class DiscretizedNormalData(DataDistribution):
     name = "discretised Gaussian"
     discrete = True
 
-    def __init__(self, levels: int) -> None:
+    def __init__(self, levels: int, *, uniform: float = 0.0) -> None:
         self.levels = levels
+        self.uniform = checked_share(uniform)
 
     def __call__(self, mean: Tensor, sigma: Tensor) -> Distribution:
         """As ``DataDistribution``."""
-        return DiscretizedNormal(mean, sigma, self.levels)
+        return with_uniform(DiscretizedNormal(mean, sigma, self.levels), self.uniform, self.levels)
 
 
 class DiscretizedLogisticData(DataDistribution):
@@ -77,12 +79,13 @@ class DiscretizedLogisticData(DataDistribution):
     name = "discretised logistic"
     discrete = True
 
-    def __init__(self, levels: int) -> None:
+    def __init__(self, levels: int, *, uniform: float = 0.0) -> None:
         self.levels = levels
+        self.uniform = checked_share(uniform)
 
     def __call__(self, mean: Tensor, sigma: Tensor) -> Distribution:
         """As ``DataDistribution``."""
-        return DiscretizedLogistic(mean, sigma, self.levels)
+        return with_uniform(DiscretizedLogistic(mean, sigma, self.levels), self.uniform, self.levels)
 
 
 def normal_data(scaling: Scaling) -> DataDistribution:
@@ -198,22 +201,40 @@ class GaussianLikelihood(ScaleLikelihood):
 
 
 class DiscretizedGaussianLikelihood(ScaleLikelihood):
-    """The normal distribution integrated over the bins of the data's grey levels."""
+    """The normal distribution integrated over the bins of the data's grey levels.
+
+    ``uniform`` is the share of the uniform distribution over the grey levels that is mixed into it.
+    """
 
     def __init__(
-        self, spec: DataSpec, scaling: Scaling, *, sigma: str = "predicted", value: float = 0.3
+        self,
+        spec: DataSpec,
+        scaling: Scaling,
+        *,
+        sigma: str = "predicted",
+        value: float = 0.3,
+        uniform: float = 0.0,
     ) -> None:
-        family = DiscretizedNormalData(needs_levels("discretized-gaussian", spec))
+        family = DiscretizedNormalData(needs_levels("discretized-gaussian", spec), uniform=uniform)
         super().__init__(family, spec, scaling, sigma=sigma, value=value)
 
 
 class DiscretizedLogisticLikelihood(ScaleLikelihood):
-    """The logistic distribution integrated over the bins of the data's grey levels; sigma is its scale."""
+    """The logistic distribution integrated over the bins of the data's grey levels; sigma is its scale.
+
+    ``uniform`` is the share of the uniform distribution over the grey levels that is mixed into it.
+    """
 
     def __init__(
-        self, spec: DataSpec, scaling: Scaling, *, sigma: str = "predicted", value: float = 0.2
+        self,
+        spec: DataSpec,
+        scaling: Scaling,
+        *,
+        sigma: str = "predicted",
+        value: float = 0.2,
+        uniform: float = 0.0,
     ) -> None:
-        family = DiscretizedLogisticData(needs_levels("discretized-logistic", spec))
+        family = DiscretizedLogisticData(needs_levels("discretized-logistic", spec), uniform=uniform)
         super().__init__(family, spec, scaling, sigma=sigma, value=value)
 
 
@@ -221,14 +242,24 @@ class DiscretizedLogisticMixtureLikelihood(Likelihood):
     """A mixture of ``components`` logistic laws over the bins of the data's levels, for each entry of x.
 
     The decoder's output is the components' logits, then their means, then their log scales. The means start
-    spread evenly over [−1, 1], and the scales, in the same units, at ``value``.
+    spread evenly over [−1, 1], and the scales, in the same units, at ``value``. ``uniform`` is the share of the
+    uniform distribution over the grey levels that is mixed into it.
     """
 
     discrete = True
     spread: Tensor
 
-    def __init__(self, spec: DataSpec, scaling: Scaling, *, components: int = 5, value: float = 0.2) -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        scaling: Scaling,
+        *,
+        components: int = 5,
+        value: float = 0.2,
+        uniform: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.uniform = checked_share(uniform)
         checks.integer("components", components, low=2, high=1000)
         checks.number("the value of sigma", value, above=0.0)
         self.levels = needs_levels("logistic-mixture", spec)
@@ -248,7 +279,14 @@ class DiscretizedLogisticMixtureLikelihood(Likelihood):
         """The law over 0 … levels − 1."""
         parts = full_precision(out).reshape(-1, 3, self.components, *self.shape)
         scale = self.value * soft_clamp(parts[:, 2], 8.0).exp()
-        return DiscretizedLogisticMixture(parts[:, 0], parts[:, 1] + self.spread, scale, self.levels)
+        found = DiscretizedLogisticMixture(parts[:, 0], parts[:, 1] + self.spread, scale, self.levels)
+        return with_uniform(found, self.uniform, self.levels)
+
+
+def checked_share(uniform: float) -> float:
+    """The share of a uniform component, checked."""
+    checks.number("uniform", uniform, low=0.0, below=1.0)
+    return uniform
 
 
 def needs_levels(name: str, spec: DataSpec) -> int:

@@ -31,6 +31,7 @@ def save_checkpoint(
     *,
     images_seen: int,
     decisions: dict[str, Any] | None = None,
+    held_out: dict[str, Any] | None = None,
 ) -> Path:
     """Write ``folder``/step-…, its tensors and, as JSON, how far it is; returns its path.
 
@@ -47,6 +48,8 @@ def save_checkpoint(
         digest = _sha256(temporary / "state.safetensors")
         facts = {"format": FORMAT, "step": step, "images_seen": images_seen, "sha256": digest}
         facts["decisions"] = decisions or {}
+        if held_out is not None:
+            facts["held_out"] = held_out
         (temporary / "state.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         for name in ("state.safetensors", "state.json"):
             _sync(temporary / name)
@@ -106,9 +109,14 @@ def step_of(path: Path) -> int:
     return int(path.name[len(_PREFIX) :])
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the ``keep`` newest checkpoints, and what interrupted ones left."""
-    for path in checkpoints(folder)[:-keep]:
+def prune(folder: Path, keep: int, *, spare: int | None = None) -> None:
+    """Remove all but the ``keep`` newest checkpoints, and what interrupted ones left.
+
+    That of step ``spare`` stays, and is not one of the ``keep`` unless it is the newest.
+    """
+    points = checkpoints(folder)
+    counted = [path for path in points if step_of(path) != spare or path == points[-1]]
+    for path in counted[:-keep]:
         _remove(path)
     for path in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(path, ignore_errors=True)

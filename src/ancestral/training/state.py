@@ -85,7 +85,7 @@ class TrainingState:
                 {"params": [b.weight], "weight_decay": self.config.weight_decay if b.decayed else 0.0}
                 for b in rest
             ],
-            lr=self.config.learning_rate,
+            lr=self.config.peak_rate,
             betas=(0.9, 0.999),
             fused=True,
         )
@@ -105,9 +105,9 @@ class TrainingState:
         """The rate of the step with this number (from 0): linear warm-up, then cosine decay to 0."""
         warmup = min(self.config.warmup, self.config.steps // 10)
         if step < warmup:
-            return self.config.learning_rate * (step + 1) / warmup
+            return self.config.peak_rate * (step + 1) / warmup
         share = (step - warmup) / max(self.config.steps - warmup, 1)
-        return self.config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
+        return self.config.peak_rate * 0.5 * (1.0 + math.cos(math.pi * share))
 
     def clip(self) -> Tensor:
         """Scale the gradient down to norm ``config.clip`` where its own is larger; returns its own."""

@@ -25,6 +25,7 @@ from ancestral.config import (
     VAEConfig,
 )
 from ancestral.experiments.report.command import compare_command, train_command
+from ancestral.experiments.runs import RunFolder
 from commands import call
 from tiny import saved_images, saved_vectors
 
@@ -90,7 +91,11 @@ def test_a_run(kind, source, tmp_path):
     answer = call("report", run, "--quality", 0, "--importance-samples", 4, "--json")
     assert answer.status == 0, answer.err
     facts = json.loads(answer.out)
-    assert facts == {"report": str(run / "report.html"), "bytes": (run / "report.html").stat().st_size}
+    size = (run / "report.html").stat().st_size
+    folder = RunFolder.open(run)
+    chosen = {"name": "best", "step": folder.best.step, "best": folder.best.step, "last": folder.step}
+    assert facts == {"report": str(run / "report.html"), "bytes": size, "checkpoint": chosen}
+    assert f"best checkpoint, step {folder.best.step}" in answer.err
     page = read(run / "report.html")
     assert set(page.sections) >= COMMON
     images = source is saved_images

@@ -16,7 +16,7 @@ from ancestral.training import CheckpointError, TrainingState, gradient, train
 from commands import call
 from tiny import MODELS, TRAINING, built, images, saved_images
 
-SHORT = replace(TRAINING, steps=4, warmup=1, log_every=1, precision="fp32")
+SHORT = replace(TRAINING, steps=4, warmup=1, log_every=1, evaluate_every=0, precision="fp32")
 LONG = replace(SHORT, steps=9)
 
 

@@ -25,7 +25,7 @@ def _encoder(
 ) -> nn.Module:
     if conv:
         channels, height, width = spec.shape
-        return ConvEncoder(channels, (height, width), out, width=config.width, dropout=config.dropout)
+        return ConvEncoder(channels, (height, width), out, width=config.width, dropout=config.dropout or 0.0)
     return nn.Sequential(nn.Flatten(), _mlp(config, spec.dims, out, hidden))
 
 
@@ -41,13 +41,13 @@ def _decoder(
     if conv:
         channels, height, width = spec.shape
         return ConvDecoder(
-            latent, per_entry * channels, (height, width), width=config.width, dropout=config.dropout
+            latent, per_entry * channels, (height, width), width=config.width, dropout=config.dropout or 0.0
         )
     return _mlp(config, latent, per_entry * spec.dims, hidden[::-1])
 
 
 def _mlp(config: VAEConfig | HVAEConfig, n_in: int, n_out: int, hidden: tuple[int, ...]) -> MLP:
-    return MLP(n_in, n_out, hidden=hidden, activation=config.activation, dropout=config.dropout)
+    return MLP(n_in, n_out, hidden=hidden, activation=config.activation, dropout=config.dropout or 0.0)
 
 
 def _is_conv(config: VAEConfig | HVAEConfig, spec: DataSpec) -> bool:
@@ -154,7 +154,7 @@ def _ladder_parts(
         sizes = level_sizes(size, config.levels, per_size=config.levels_per_size)
     deep = spec.is_image and config.block == "auto" and config.levels > SHALLOW
     if deep or config.block == "bottleneck":
-        plan = Plan.of(size, sizes, width=config.width, blocks=config.blocks, dropout=config.dropout)
+        plan = Plan.of(size, sizes, width=config.width, blocks=config.blocks, dropout=config.dropout or 0.0)
         return deep_parts(spec.shape[0], outputs, plan=plan, latents=latents, said=said)
     return basic_parts(
         spec.shape[0],
@@ -165,5 +165,5 @@ def _ladder_parts(
         said=said,
         width=config.width,
         blocks=config.blocks,
-        dropout=config.dropout,
+        dropout=config.dropout or 0.0,
     )

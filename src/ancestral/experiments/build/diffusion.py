@@ -97,7 +97,7 @@ def _denoiser_network(config: DDPMConfig, spec: DataSpec, per_entry: int) -> nn.
             per_entry * spec.dims,
             hidden=config.width,
             depth=config.blocks or 1,
-            dropout=config.dropout,
+            dropout=config.dropout or 0.0,
         )
     channels, *size = spec.shape
     if config.network == "transformer":
@@ -110,7 +110,7 @@ def _denoiser_network(config: DDPMConfig, spec: DataSpec, per_entry: int) -> nn.
             patch=config.patch or 2,
             heads=config.heads,
             positions=config.positions,
-            dropout=config.dropout,
+            dropout=config.dropout or 0.0,
         )
     refuse_unread(config, ("width",), where="network is 'unet' on images", instead="network transformer")
     return UNet(
@@ -121,5 +121,5 @@ def _denoiser_network(config: DDPMConfig, spec: DataSpec, per_entry: int) -> nn.
         blocks=config.blocks or 1,
         attention=config.attention,
         heads=config.heads or 1,
-        dropout=config.dropout,
+        dropout=config.dropout or 0.0,
     )

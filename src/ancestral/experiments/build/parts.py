@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ancestral.config import HVAEConfig, LikelihoodConfig, VAEConfig
+from ancestral.config import HVAEConfig, LikelihoodConfig, LikelihoodName, VAEConfig
 from ancestral.core.spec import DataSpec
 from ancestral.distributions.flow import NormalizingFlow
 from ancestral.parts.likelihoods import (
@@ -19,17 +19,17 @@ from ancestral.parts.scaling import Scaling
 
 def build_likelihood(config: LikelihoodConfig, spec: DataSpec, scaling: Scaling) -> Likelihood:
     """The law p(x|z) that the options name, or the one that fits the data for "auto"."""
-    kind = config.kind
-    if kind == "auto":
-        kind = "gaussian" if spec.levels is None else "discretized-logistic"
-        if spec.levels == 2:
-            kind = "bernoulli"
-            config.refuse_sigma("the data have 2 levels, whose likelihood is bernoulli")
+    kind = likelihood_kind(config, spec)
+    uniform = config.uniform or 0.0
+    if config.kind == "auto" and kind == "bernoulli":
+        config.refuse_sigma("the data have 2 levels, whose likelihood is bernoulli")
+    if config.kind == "auto":
+        config.refuse_uniform(kind)
     if kind == "bernoulli":
         return BernoulliLikelihood(spec, scaling)
     if kind == "logistic-mixture":
         return DiscretizedLogisticMixtureLikelihood(
-            spec, scaling, components=config.components or 5, value=config.value
+            spec, scaling, components=config.components or 5, value=config.value, uniform=uniform
         )
     sigma = config.sigma
     if sigma == "auto":
@@ -37,8 +37,17 @@ def build_likelihood(config: LikelihoodConfig, spec: DataSpec, scaling: Scaling)
     if kind == "gaussian":
         return GaussianLikelihood(spec, scaling, sigma=sigma, value=config.value)
     if kind == "discretized-gaussian":
-        return DiscretizedGaussianLikelihood(spec, scaling, sigma=sigma, value=config.value)
-    return DiscretizedLogisticLikelihood(spec, scaling, sigma=sigma, value=config.value)
+        return DiscretizedGaussianLikelihood(spec, scaling, sigma=sigma, value=config.value, uniform=uniform)
+    return DiscretizedLogisticLikelihood(spec, scaling, sigma=sigma, value=config.value, uniform=uniform)
+
+
+def likelihood_kind(config: LikelihoodConfig, spec: DataSpec) -> LikelihoodName:
+    """The kind that the options name; for "auto" the one that fits the data."""
+    if config.kind != "auto":
+        return config.kind
+    if spec.levels is None:
+        return "gaussian"
+    return "bernoulli" if spec.levels == 2 else "discretized-logistic"
 
 
 def build_posterior(config: VAEConfig | HVAEConfig, latent: int) -> Posterior:

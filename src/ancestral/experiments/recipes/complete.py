@@ -15,6 +15,7 @@ from typing import Any
 
 from ancestral._internal.atomic import write_text_atomically
 from ancestral.config import MODELS, DataConfig, TrainingConfig
+from ancestral.config.strict import with_later
 from ancestral.experiments.recipes.recipe import SHELF
 
 
@@ -23,11 +24,12 @@ def completed(facts: dict[str, Any]) -> dict[str, Any]:
     kind = facts["model"]["kind"]
     model = dataclasses.asdict(MODELS[kind]())
     source = facts["data"]["source"]
+    training = with_later(TrainingConfig, facts["training"])
     return {
         **facts,
         "data": _over(dataclasses.asdict(DataConfig(source)), facts["data"]),
-        "model": {"kind": kind, **_over(model, facts["model"])},
-        "training": _over(dataclasses.asdict(TrainingConfig()), facts["training"]),
+        "model": {"kind": kind, **_over(model, with_later(MODELS[kind], facts["model"]))},
+        "training": _over(dataclasses.asdict(TrainingConfig()), training),
     }
 
 

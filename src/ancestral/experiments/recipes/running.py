@@ -100,7 +100,8 @@ def run_recipe(
     )
     if not fitted.finished:
         return None
-    folder = RunFolder.open(out)
+    # The figure is of the last weights, as those of the recorded results are.
+    folder = RunFolder.open(out, checkpoint="last")
     extended = [Extended(**noted) for noted in folder.extended]
     found = measure(
         fitted.chain,

@@ -125,9 +125,14 @@ def training(subjects: Subjects) -> Section | None:
     return Section(
         "training",
         "Training",
-        [picture, *_notes(subjects.models)],
+        [picture, *_checkpoints(subjects), *_notes(subjects.models)],
         "The loss of training batches, and the ELBO of examples held out (of averaged weights).",
     )
+
+
+def _checkpoints(subjects: Subjects) -> list[Block]:
+    """Which weights the page is of."""
+    return [Text(f"This page is of {one.name}: {one.folder.chosen.words}.") for one in subjects.models]
 
 
 def _notes(models: list[Subject]) -> list[Block]:

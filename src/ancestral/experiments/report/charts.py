@@ -136,6 +136,7 @@ def training(models: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
                 markersize=3,
                 label=model,
             )
+            _mark(right, held, colour=f"C{index}")
         if shown:
             low, high = np.quantile(shown, [0.0, 0.98])
             margin = 0.05 * (high - low) or 1.0
@@ -145,8 +146,38 @@ def training(models: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         for axes in (left, right):
             axes.set_xlabel("step")
         left.legend()
+        _explain_marks(right)
 
     return chart(draw)
+
+
+_MARKS: dict[str, dict[str, Any]] = {
+    "best": {"marker": "*", "markersize": 12},
+    "last": {"marker": "s", "markersize": 8, "fillstyle": "none"},
+}
+"""Of the checkpoints in the chart of held-out ELBOs."""
+
+
+def _mark(axes: Any, held: Sequence[Mapping[str, Any]], *, colour: str) -> None:
+    """Mark the best evaluation, where the records name one, and the last."""
+    best = held[-1].get("best") if held else None
+    if best is None:
+        return
+    at = {"best": [one for one in held if one["step"] == best["step"]], "last": [held[-1]]}
+    for name, found in at.items():
+        for one in found:
+            axes.plot([one["step"]], [one["elbo"]["mean"]], color=colour, linestyle="none", **_MARKS[name])
+
+
+def _explain_marks(axes: Any) -> None:
+    from matplotlib.lines import Line2D
+
+    if any(line.get_marker() == _MARKS["best"]["marker"] for line in axes.lines):
+        handles = [
+            Line2D([], [], color="0.3", linestyle="none", label=name, **style)
+            for name, style in _MARKS.items()
+        ]
+        axes.legend(handles=handles)
 
 
 def marginals(sets: Mapping[str, np.ndarray], names: Sequence[str], numbers: Sequence[int]) -> str:

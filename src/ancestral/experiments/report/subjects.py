@@ -9,7 +9,7 @@ from typing import Any
 
 from ancestral.core.chain import Chain
 from ancestral.data import Dataset
-from ancestral.experiments.compare import Compared, compared, read_comparison
+from ancestral.experiments.compare import Compared, checkpoint_of, compared, read_comparison
 from ancestral.experiments.comparison_table import NAMES
 from ancestral.experiments.runs import RunFolder, load_data_of, load_run, pick_device
 from ancestral.experiments.runs.measuring import Plan
@@ -60,6 +60,7 @@ def open_subjects(
     source: str | None = None,
     plan: Plan | None = None,
     device: str = "auto",
+    checkpoint: int | str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Subjects:
     """What lies at ``path``: a comparison's folder, whose figures are read, or a run's, which are measured
@@ -75,17 +76,22 @@ def open_subjects(
                 f"{path} is a comparison, whose figures have been measured; what is to be measured cannot be "
                 "chosen now. Leave it out, or give a run's folder."
             )
+        if checkpoint is not None:
+            raise ValueError(
+                f"checkpoint is {checkpoint} and {path} is a comparison, whose figures are of the checkpoints "
+                "that ancestral compare chose. Leave it out, or give a run's folder."
+            )
         facts, found = read_comparison(path)
         if not found:
             raise ValueError(f"{path / 'comparison.json'} has no models. Make it anew: ancestral compare.")
-        folders = [RunFolder.open(path / one.kind) for one in found]
+        folders = [RunFolder.open(path / one.kind, checkpoint=checkpoint_of(one.figures)) for one in found]
         data = load_data_of(folders[0], source=source)
         for one in found:
             one.chain.to(place)
         models = [Subject(one, folder) for one, folder in zip(found, folders, strict=True)]
         return Subjects(path, models, data, facts)
-    folder = RunFolder.open(path)
-    chain = load_run(path).to(place)
+    folder = RunFolder.open(path, checkpoint=checkpoint)
+    chain = load_run(folder).to(place)
     data = load_data_of(folder, source=source)
     # With what is there already, where that is at least as much.
     one = compared(folder, chain, data, plan or Plan(), enough=plan is None, progress=progress)

@@ -30,16 +30,20 @@ def report(
     source: str | None = None,
     plan: Plan | None = None,
     device: str = "auto",
+    checkpoint: int | str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     told: Told = lambda what: None,
 ) -> Path:
     """Write the report of a run or a comparison at ``path``, by default to report.html in it; returns where.
 
-    A run is measured for it (``plan``); a comparison's figures are there. ``told`` hears what is made
-    next. The page is one file without anything to load. ``ValueError`` as ``open_subjects`` raises it.
+    A run is measured for it (``plan``), with the weights of its ``checkpoint``; a comparison's figures are
+    there. ``told`` hears what is made next. The page is one file without anything to load.
+    ``ValueError`` as ``open_subjects`` raises it.
     """
     told("measuring" if not (path / "comparison.json").is_file() else "reading")
-    subjects = open_subjects(path, source=source, plan=plan, device=device, progress=progress)
+    subjects = open_subjects(
+        path, source=source, plan=plan, device=device, checkpoint=checkpoint, progress=progress
+    )
     told("drawing samples")
     count = SAMPLES if subjects.data.spec.is_image else vectors.ROWS
     drawings = {one.name: samples_of(one, count) for one in subjects.models}

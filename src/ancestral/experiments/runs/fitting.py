@@ -13,13 +13,16 @@ from torch.utils.data import DataLoader
 
 from ancestral._internal import checks
 from ancestral._internal.randomness import mixed, own_randomness, reseed
+from ancestral.bounds import Estimate
 from ancestral.config import DataConfig, RunConfig, TrainingConfig
 from ancestral.core.chain import Chain
 from ancestral.data import Dataset, content_hash, feed_batches
-from ancestral.evaluation import evaluate, save_picture
+from ancestral.evaluation import save_picture
 from ancestral.evaluation.loop import Progress
 from ancestral.experiments.build import build_chain
+from ancestral.experiments.build.settled import settled_training
 from ancestral.experiments.runs.folder import RunFolder
+from ancestral.experiments.runs.held_out import HeldOut
 from ancestral.experiments.runs.loading import data_of_run, load_configured
 from ancestral.experiments.runs.threads import Pace, slower, store_threads, stored_threads
 from ancestral.objectives import FirstFew, Objective
@@ -33,9 +36,6 @@ Report = Callable[[dict[str, Any]], None]
 
 _WEIGHTS, _PREVIEW = 3, 4
 """Keep the seeds of initial weights and of sample pictures apart from the loop's."""
-_HELD_OUT = 500
-"""Examples of the validation split looked at on the way; the final figure is ``evaluate``'s, over all."""
-_HELD_OUT_LEVELS = 8
 _PREVIEWED = 64
 _STREAMED = (
     "that was trained from a DataLoader cannot be resumed: the order of its examples is not stored. Give out "
@@ -56,7 +56,11 @@ class Fitted:
     step: int
     """Steps taken in all."""
     finished: bool
-    """Whether all steps are taken; False when it was asked to stop."""
+    """Whether all steps are taken; False when it was asked to stop, or stopped early."""
+    best_step: int | None = None
+    """The step with the best held-out ELBO; None without a validation part, or with one evaluation only."""
+    stopped_early: bool = False
+    """Whether this call ended because the held-out ELBO stayed worse than the best (``stop_early``)."""
 
 
 class RunDiverged(TrainingDiverged):
@@ -96,6 +100,7 @@ def fit(
     given = data if isinstance(data, Dataset) else _stream(data, chain, training)
     if isinstance(given, Stream):
         training = dataclasses.replace(training, batch_size=given.batch_size)
+    training = _settled(training, chain, given, out)
     check_fits(chain, given, training)
     place = pick_device(device)
     if out is None or isinstance(out, RunFolder):
@@ -104,8 +109,10 @@ def fit(
         folder = _custom_folder(Path(out), chain, given, training, objective)
     chain.to(place)
     state = TrainingState(chain, training, objective)
+    tensors: dict[str, torch.Tensor] = {}
+    facts: dict[str, Any] = {}
     if folder is not None:
-        folder.restore(state)
+        tensors, facts = folder.restore(state)
         folder.rewind(state.step)
         if training.steps != folder.training.steps:
             # Only now, as a checkpoint that cannot be read is refused.
@@ -113,6 +120,8 @@ def fit(
             # A longer run may be worth compiling.
             state.compiled = state.compiled or None
     session = _Session(state, resident(given, place), folder, report)
+    if session.held_out is not None and "held_out" in facts:
+        session.held_out.restore(tensors, facts["held_out"])
     for text in given.notes:
         session.note(text)
     if folder is not None:
@@ -120,7 +129,15 @@ def fit(
     finished = session.run(should_stop)
     state.release()
     chain.eval()
-    return Fitted(chain, session.records, session.images_per_second, state.step, finished)
+    return Fitted(
+        chain,
+        session.records,
+        session.images_per_second,
+        state.step,
+        finished,
+        None if session.held_out is None else session.held_out.best_step,
+        session.stopped_early,
+    )
 
 
 def train_run(
@@ -141,6 +158,9 @@ def train_run(
     # All that can be refused is refused before anything is written.
     check_fits(chain, data, config.training)
     pick_device(device)
+    # The chain's options are the run's: their defaults that depend on the data are settled.
+    training = settled_training(config.training, len(data.train), diffusion=chain.single_levels)
+    config = dataclasses.replace(config, model=chain.config, training=training)
     folder = RunFolder.create(Path(out), data, config.training, config=config)
     return fit(
         chain, data, config.training, out=folder, device=device, report=report, should_stop=should_stop
@@ -220,6 +240,21 @@ def _described(chain: Chain, data: Dataset | Stream, training: TrainingConfig) -
     return RunConfig(data=DataConfig(**options), model=chain.config, training=training)
 
 
+def _settled(
+    training: TrainingConfig, chain: Chain, data: Dataset | Stream, out: str | Path | RunFolder | None
+) -> TrainingConfig:
+    """The options with a number for the learning rate: that of the run in ``out``, if there is one."""
+    if (
+        training.learning_rate is None
+        and isinstance(out, str | Path)
+        and (Path(out) / "config.json").is_file()
+    ):
+        return dataclasses.replace(training, learning_rate=RunFolder.open(Path(out)).training.learning_rate)
+    # A stream may never repeat an example.
+    examples = training.steps * training.batch_size if isinstance(data, Stream) else len(data.train)
+    return settled_training(training, examples, diffusion=chain.single_levels)
+
+
 def _custom_folder(
     path: Path,
     chain: Chain,
@@ -235,9 +270,7 @@ def _custom_folder(
     folder = RunFolder.open(path)
     if isinstance(data, Stream) or folder.facts["content"] is None:
         raise ValueError(f"{path} holds a run, and one {_STREAMED}")
-    if folder.facts["training"] != dataclasses.asdict(training) or folder.facts["content"] != content_hash(
-        data
-    ):
+    if folder.training != training or folder.facts["content"] != content_hash(data):
         raise ValueError(
             f"{path} holds a run with other training options or data. Give out another folder, or the "
             "same options to go on with it (RunFolder.extend makes it longer)."
@@ -268,6 +301,12 @@ class _Session:
         self.folder = folder
         self.report = report
         self.device = state.device
+        self.held_out: HeldOut | None = None
+        if data.validation is not None and len(data.validation):
+            self.held_out = HeldOut(state.chain, data.validation, state.config, dtype=state.dtype)
+        self.stopped_early = False
+        # A run that stopped early and is resumed takes all its steps.
+        self.may_stop = state.config.stop_early > 0 and (folder is None or folder.stopped_early is None)
         self.records: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.seconds_before = 0.0
@@ -284,7 +323,7 @@ class _Session:
         return (self.state.images_seen - self.started_at) / self.seconds if self.seconds else 0.0
 
     def run(self, should_stop: Callable[[], bool]) -> bool:
-        """Take the steps that are left; False when it was asked to stop before the last."""
+        """Take the steps that are left; False when it was asked to stop before the last, or stopped early."""
         config = self.state.config
         where = None if self.folder is None else self.folder.path
         steps = train(self.state, self.data, note=self.note)
@@ -299,8 +338,10 @@ class _Session:
                 if self.pace is not None and (ratio := self.pace.took(took)) is not None:
                     self.note(slower(ratio, torch.get_num_threads(), where))
                 self._after(record)
-                stopping = should_stop() and record.step < config.steps
-                if self._due(config.checkpoint_every, record.step) or stopping:
+                self.stopped_early = self._lost(record.step)
+                stopping = (should_stop() and record.step < config.steps) or self.stopped_early
+                improved = self.held_out is not None and self.held_out.improved_at(record.step)
+                if self._due(config.checkpoint_every, record.step) or stopping or improved:
                     self._save(record)
                 if stopping:
                     return False
@@ -309,6 +350,24 @@ class _Session:
             raise RunDiverged(error, points[-1] if points else None) from error
         finally:
             steps.close()
+        return True
+
+    def _lost(self, step: int) -> bool:
+        """Whether to stop early after this step; then that is noted in the folder."""
+        held_out, config = self.held_out, self.state.config
+        if (
+            not self.may_stop
+            or held_out is None
+            or step == config.steps
+            or held_out.worse < config.stop_early
+        ):
+            return False
+        self.note(
+            f"stopped early: the last {held_out.worse} held-out ELBOs were worse than the best, of step "
+            f"{held_out.best_step}."
+        )
+        if self.folder is not None:
+            self.folder.note_stopped(held_out, step)
         return True
 
     def _due(self, every: int, step: int) -> bool:
@@ -333,7 +392,7 @@ class _Session:
             if self.folder is not None:
                 timing = {"step": record.step, "seconds": self.seconds_before + self.seconds}
                 self.folder.append("timing.jsonl", {**timing, "images_per_second": self.images_per_second})
-        if self._due(config.evaluate_every, record.step) and self.data.validation is not None:
+        if self._due(config.evaluate_every, record.step) and self.held_out is not None:
             self._evaluate(record.step)
         if self._due(config.sample_every, record.step) and self.folder is not None:
             self._picture(record.step)
@@ -362,17 +421,17 @@ class _Session:
             self.report({"kind": "note", "step": self.state.step, "text": text})
 
     def _evaluate(self, step: int) -> None:
-        assert self.data.validation is not None
-        many = self.state.chain.single_levels and self.state.chain.T > _HELD_OUT_LEVELS
+        assert self.held_out is not None
+        before = self.held_out.worse
         with self.state.averaged() as chain:
-            result = evaluate(
-                chain,
-                self.data.validation.some(_HELD_OUT),
-                levels=_HELD_OUT_LEVELS if many else None,
-                seed=mixed(self.state.config.seed, step),
-            ).json()
-        del result["seconds"]
+            result = self.held_out.look(chain, step)
         self._record("validation", step, result)
+        if self.held_out.worse and not before:
+            best, difference = self.held_out.best_step, Estimate.from_json(result["best"]["difference"])
+            self.note(
+                f"the held-out ELBO is worse than at step {best}, the best so far, by {-difference.mean:.4g} ± "
+                f"{difference.stderr:.2g} nats."
+            )
 
     def _picture(self, step: int) -> None:
         assert self.folder is not None
@@ -394,4 +453,4 @@ class _Session:
         if self.folder is not None:
             # Where it was asked to stop, a step on a GPU may not have been looked at yet.
             check_finite(record)
-            self.folder.save(self.state)
+            self.folder.save(self.state, self.held_out)

@@ -5,7 +5,8 @@ threads.json         the number of processor threads, with which it is resumed
 metrics.jsonl        a line per record; a function of config.json and extended.json alone, without times
 timing.jsonl         seconds and rates of this machine
 extended.json        at which steps the plan was made longer, and what it was; only where it was
-checkpoints/         step-…/state.safetensors and state.json
+stopped.json         at which step training stopped early, and the best step; only where it did
+checkpoints/         step-…/state.safetensors and state.json: the last ones, and that with the best held-out ELBO
 samples/             a picture per step-…
 measurements/        what was measured of the weights, with the bound of every example
 """
@@ -17,9 +18,10 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 import ancestral
 from ancestral._internal import checks
@@ -31,6 +33,7 @@ from ancestral.core.spec import DataSpec
 from ancestral.data import Dataset, content_hash
 from ancestral.evaluation.store import Store
 from ancestral.experiments.build import build_chain
+from ancestral.experiments.runs.chosen import Best, Chosen, best_of, check_choice, choose
 from ancestral.experiments.runs.options import model_json, read_model, read_options
 from ancestral.experiments.runs.threads import store_threads
 from ancestral.experiments.runs.whole import Whole, whole_columns
@@ -46,8 +49,12 @@ from ancestral.training.checkpoint import (
 from ancestral.training.state import TrainingState, restore_model
 from ancestral.training.stream import Stream
 
+if TYPE_CHECKING:
+    from ancestral.experiments.runs.held_out import HeldOut
+
 FORMAT = 1
 _EXTENDED = "extended.json"
+_STOPPED = "stopped.json"
 _LISTED = 10
 """Runs that a message lists."""
 
@@ -55,9 +62,11 @@ _LISTED = 10
 class RunFolder:
     """One run on disk. ``create`` makes a new one, ``open`` an existing one."""
 
-    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
+    def __init__(self, path: Path, facts: dict[str, Any], *, asked: int | str | None = None) -> None:
         self.path = path
         self.facts = facts
+        self.asked = asked
+        """The checkpoint that ``chosen`` reads: "best", "last", a step, or None for the default."""
 
     # config.json -----------------------------------------------------------------------------------
 
@@ -103,8 +112,11 @@ class RunFolder:
         return RunFolder(path, facts)
 
     @staticmethod
-    def open(path: Path) -> RunFolder:
-        """The run in ``path``. ``ValueError`` when there is none, or its configuration cannot be read."""
+    def open(path: Path, *, checkpoint: int | str | None = None) -> RunFolder:
+        """The run in ``path``. ``checkpoint`` names the weights to read: "best" (by held-out ELBO), "last" or
+        a step; by default the best where there is one, else the last. ``ValueError`` when there is no run, or
+        its configuration cannot be read."""
+        asked = check_choice(checkpoint)
         if not path.exists():
             near = checks.suggest(path.name, [p.name for p in path.parent.glob("*") if p.is_dir()])
             raise ValueError(f"there is no run at {path}: no such folder.{near}")
@@ -124,7 +136,7 @@ class RunFolder:
                 f"{path / 'config.json'} is not a configuration of this format: it must have the keys "
                 f"{', '.join(sorted(expected))} and format {FORMAT}."
             )
-        folder = RunFolder(path, facts)
+        folder = RunFolder(path, facts, asked=asked)
         # Read once, so that an edited file is refused here and not halfway through something.
         _ = folder.columns, folder.class_names, folder.whole
         _ = folder.training if facts["model"] is None else folder.config
@@ -277,17 +289,18 @@ class RunFolder:
 
     # checkpoints -------------------------------------------------------------------------------------
 
-    def save(self, state: TrainingState) -> Path:
-        """Write a checkpoint of ``state`` and remove old ones."""
+    def save(self, state: TrainingState, held_out: HeldOut | None = None) -> Path:
+        """Write a checkpoint of ``state`` and remove old ones, but not the one with the best held-out ELBO."""
         folder = self.path / "checkpoints"
         path = save_checkpoint(
             folder,
             state.step,
-            state.tensors(),
+            state.tensors() | ({} if held_out is None else held_out.tensors()),
             images_seen=state.images_seen,
             decisions=state.decisions(),
+            held_out=None if held_out is None else held_out.facts(),
         )
-        prune(folder, state.config.keep)
+        prune(folder, state.config.keep, spare=None if held_out is None else held_out.best_step)
         return path
 
     @property
@@ -300,33 +313,64 @@ class RunFolder:
         """The step of the newest checkpoint; 0 when there is none yet."""
         return step_of(self.checkpoints[-1]) if self.checkpoints else 0
 
-    def restore(self, state: TrainingState) -> None:
-        """Bring ``state`` to the newest checkpoint, or leave it at the start when there is none yet."""
-        if self.checkpoints:
-            tensors, facts = load_checkpoint(self.checkpoints[-1])
-            with _named(self.checkpoints[-1]):
-                state.restore(tensors, facts["images_seen"], facts.get("decisions"))
+    @property
+    def best(self) -> Best | None:
+        """The best evaluation whose checkpoint is stored; None without comparable held-out ELBOs."""
+        return best_of(self.records(), [step_of(path) for path in self.checkpoints])
 
-    def load_weights(self, chain: Chain) -> int:
-        """Put the newest averaged weights into ``chain``, in evaluation mode; returns their step."""
+    @property
+    def chosen(self) -> Chosen:
+        """The checkpoint whose weights are read, as ``open`` named it. ``CheckpointError`` where it is not
+        there."""
+        return choose(self.path, self.checkpoints, self.records(), self.asked)
+
+    def restore(self, state: TrainingState) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Bring ``state`` to the newest checkpoint, or leave it at the start when there is none yet.
+
+        Returns the tensors and facts of the checkpoint; both are empty where there is none.
+        """
         if not self.checkpoints:
-            raise CheckpointError(
-                f"{self.path} has no checkpoint yet. Let it train: ancestral train --resume {self.path}"
-            )
+            return {}, {}
         tensors, facts = load_checkpoint(self.checkpoints[-1])
         with _named(self.checkpoints[-1]):
+            state.restore(tensors, facts["images_seen"], facts.get("decisions"))
+        return tensors, facts
+
+    def load_weights(self, chain: Chain) -> int:
+        """Put the averaged weights of ``chosen`` into ``chain``, in evaluation mode; returns their step."""
+        path = self.chosen.path
+        tensors, facts = load_checkpoint(path)
+        with _named(path):
             restore_model(chain, tensors, "ema/")
         chain.eval()
         return int(facts["step"])
 
     @property
     def store(self) -> Store:
-        """The stored measurements of the newest weights. ``CheckpointError`` where there are no weights yet."""
-        if not self.checkpoints:
-            raise CheckpointError(
-                f"{self.path} has no checkpoint yet. Let it train: ancestral train --resume {self.path}"
-            )
-        return Store(self.path / "measurements", checkpoint_digest(self.checkpoints[-1]))
+        """The stored measurements of the weights of ``chosen``. ``CheckpointError`` as there."""
+        return Store(self.path / "measurements", checkpoint_digest(self.chosen.path))
+
+    # stopping early ----------------------------------------------------------------------------------
+
+    @property
+    def stopped_early(self) -> dict[str, int] | None:
+        """Where training stopped early: at which ``step``, and the ``best`` step until then."""
+        path = self.path / _STOPPED
+        if not path.is_file():
+            return None
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return {"step": int(found["step"]), "best": int(found["best"])}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} cannot be read ({error!r}). Put back what ancestral wrote, or remove it: without it "
+                "the run can stop early again."
+            ) from error
+
+    def note_stopped(self, held_out: HeldOut, step: int) -> None:
+        """Write that training stopped early after ``step`` steps."""
+        text = json.dumps({"step": step, "best": held_out.best_step})
+        write_text_atomically(self.path / _STOPPED, text + "\n")
 
     # metrics -----------------------------------------------------------------------------------------
 
@@ -351,18 +395,25 @@ class RunFolder:
         noted = self.extended
         if any(one["step"] > step for one in noted):
             self._note(noted, step)
+        stopped = self.stopped_early
+        if stopped is not None and stopped["step"] > step:
+            (self.path / _STOPPED).unlink()
 
     def picture_path(self, step: int) -> Path:
         """Where the sample picture of a step is."""
         return self.path / "samples" / f"step-{step:08d}.png"
 
 
-def load_run(path: str | Path, *, chain: Chain | None = None) -> Chain:
+def load_run(
+    path: str | Path | RunFolder, *, chain: Chain | None = None, checkpoint: int | str | None = None
+) -> Chain:
     """The trained chain of a run folder, with its averaged weights, on the CPU, in evaluation mode.
 
-    A run of a chain of your own class needs that ``chain``, built as it was, to load the weights into.
+    ``checkpoint`` is "best" (the best held-out ELBO), "last" or the number of a step; by default the best where
+    the run has one, else the last. An open ``RunFolder`` has its own. A run of a chain of your own class needs
+    that ``chain``, built as it was, to load the weights into.
     """
-    folder = RunFolder.open(Path(path))
+    folder = path if isinstance(path, RunFolder) else RunFolder.open(Path(path), checkpoint=checkpoint)
     if chain is None:
         # The weights drawn here are overwritten: the caller's random numbers are not to be spent on them.
         with own_randomness(torch.device("cpu")):
