@@ -22,7 +22,7 @@ from ancestral._internal import checks
 from ancestral.bounds.base import Bound, Bounded
 from ancestral.bounds.hmc import frozen
 from ancestral.bounds.pieces import Done, rows_at_once, slices, within_slice
-from ancestral.core import walk
+from ancestral.core import entrance, walk
 from ancestral.core.batch import Batch
 from ancestral.core.chain import Chain
 from ancestral.core.features import Features, feature_tensors, map_features
@@ -62,6 +62,7 @@ def fitted_elbo(
     At most ``rows`` latent paths (but ``fitting.samples`` of one example) are in memory at once.
     ``ValueError`` where q has nothing to fit (``check_can_fit``).
     """
+    x = entrance.entered(chain, x)
     check_can_fit(chain, x)
     rows, found = rows_at_once(chain, x, rows), []
     with frozen(chain):
@@ -136,7 +137,7 @@ def fitted_features(
     with torch.enable_grad():
         for step in range(fitting.steps):
             optimiser.param_groups[0]["lr"] = fitting.learning_rate * (1.0 - step / fitting.steps)
-            cost = -chain.elbo(x, samples=fitting.samples, h=h).total.sum()
+            cost = -chain.elbo_of(x, samples=fitting.samples, h=h).total.sum()
             gradients = torch.autograd.grad(cost, leaves, allow_unused=True)
             for one, gradient in zip(leaves, gradients, strict=True):
                 one.grad = gradient

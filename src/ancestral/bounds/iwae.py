@@ -21,6 +21,7 @@ from ancestral._internal import checks
 from ancestral.bounds.base import Bounded, DrawnBound
 from ancestral.bounds.estimate import Estimate
 from ancestral.bounds.pieces import Done, rows_at_once, slices
+from ancestral.core import entrance
 from ancestral.core.batch import Batch
 from ancestral.core.chain import Chain
 from ancestral.core.features import Features, map_features
@@ -105,16 +106,17 @@ def importance_curve(
 
 
 def log_likelihood(
-    chain: Chain, x: Batch | Tensor, *, samples: int = IWAE_SAMPLES, rows: int | None = None
+    chain: Chain, x: Batch | entrance.Given, *, samples: int = IWAE_SAMPLES, rows: int | None = None
 ) -> Tensor:
     """log p(x) by importance sampling, (n,): log mean_k p(x, z_k) / q(z_k|x)  (Burda et al. 2016, eq. 8).
 
-    ``x`` are examples, (n, *shape), or a ``Batch`` with the labels that the chain is conditioned on.
+    ``x`` are examples, (n, *shape), or a ``Batch`` with the labels that the chain is conditioned on. ``ValueError``
+    or ``TypeError`` for examples that do not match the chain's spec.
 
     A lower bound in expectation that rises with ``samples``. Draws are taken in pieces of ``rows`` latent
     paths, so that 5,000 of them need no more memory than some hundreds.
     """
-    batch = Batch.of(x)
+    batch = entrance.batch(chain, x)
     return importance_curve(chain, batch.x, samples=samples, rows=rows, condition=chain.condition(batch)).best
 
 

@@ -29,6 +29,13 @@ class Factorised(Distribution):
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     closed_kl: ClassVar[tuple[type[Distribution], ...]] = ()
     """The distributions to which there is a KL in closed form."""
+    entries: constraints.Constraint = constraints.real
+    """The values that an entry of an example may have."""
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The values that an example may have."""
+        return constraints.independent(self.entries, len(self.event_shape))
 
     def __init__(self, shape: torch.Size) -> None:
         super().__init__(shape[:1], shape[1:], validate_args=False)

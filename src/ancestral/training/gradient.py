@@ -78,7 +78,7 @@ class Gradient:
         return self._guarded(batch)
 
     def _plain(self, batch: Batch) -> Loss:
-        loss: Loss = self.state.objective(self.state.chain, batch)
+        loss = self.state.objective.loss(self.state.chain, batch)
         for bucket in self.state.buckets:
             bucket.gradient.zero_()
         # Per dimension, so that one clip and one rate suit data of any size.
@@ -147,7 +147,7 @@ class _LossOf(nn.Module):
         self.objective = objective
 
     def forward(self, *parts: Tensor | None) -> tuple[Tensor, Loss]:
-        loss: Loss = self.objective(self.chain, Batch(*parts))  # type: ignore[arg-type]
+        loss = self.objective.loss(self.chain, Batch(*parts))  # type: ignore[arg-type]
         return loss.value / self.chain.spec.dims, loss
 
 
