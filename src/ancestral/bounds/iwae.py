@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ancestral._internal import checks
 from ancestral.bounds.base import Bounded, DrawnBound
+from ancestral.bounds.code import code_length
 from ancestral.bounds.estimate import Estimate
 from ancestral.bounds.pieces import Done, rows_at_once, slices
 from ancestral.core import entrance
@@ -117,7 +118,10 @@ def log_likelihood(
     paths, so that 5,000 of them need no more memory than some hundreds.
     """
     batch = entrance.batch(chain, x)
-    return importance_curve(chain, batch.x, samples=samples, rows=rows, condition=chain.condition(batch)).best
+    condition = chain.condition(batch)
+    found = importance_curve(chain, batch.x, samples=samples, rows=rows, condition=condition).best
+    code_length(chain, Estimate.of(found))
+    return found
 
 
 def _weights(chain: Chain, x: Tensor, h: Features, *, samples: int, rows: int, condition: Any) -> Tensor:

@@ -78,7 +78,7 @@ def run(arguments: list[str]) -> None:
         picture = options.picture or options.out.with_suffix(".png")
         count = _picture(picture, x, order, options.shown, asked.folder.spec)
         print(f"written: {picture}, the {count} most likely above the {count} least likely", file=sys.stderr)
-    mean = Estimate.of(found.nats)
+    mean, error = Estimate.of(found.nats), found.error
     best, worst = order[0], order[-1]
     facts: dict[str, Any] = {
         "model": asked.folder.name,
@@ -87,6 +87,7 @@ def run(arguments: list[str]) -> None:
         "n": len(order),
         "bound": found.bound,
         "nats": mean.json(),
+        "score_error": error,
         "most_likely": {"index": best, "nats": float(found.nats[best])},
         "least_likely": {"index": worst, "nats": float(found.nats[worst])},
     }
@@ -94,6 +95,8 @@ def run(arguments: list[str]) -> None:
         print(json.dumps(facts))
         return
     print(f"{found.bound}: {mean:.4f} nats over {len(order)} examples")
+    if found.remark is not None:
+        print(found.remark)
     for name in ("most_likely", "least_likely"):
         one = facts[name]
         print(f"{name.replace('_', ' ')}: example {one['index']}, {one['nats']:.4f} nats")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +67,19 @@ def checked(spec: DataSpec, x: Given, *, what: str = "x", dtype: torch.dtype | N
     return found
 
 
+def checked_means(spec: DataSpec, x: Given, *, what: str = "x") -> Tensor:
+    """As ``checked`` for samples, which may be means of p(x|z_1): within the grey levels, and not always whole."""
+    found = checked(replace(spec, levels=None), x, what=what)
+    if spec.levels is not None:
+        low, high = torch.stack(torch.aminmax(found.detach())).tolist()
+        if low < 0 or high > spec.top:
+            raise ValueError(
+                f"{what} has values from {low:g} to {high:g}, and the data have {spec.levels} grey levels: give values "
+                f"from 0 to {spec.top}, as ancestral.draw returns them."
+            )
+    return found
+
+
 def check_shape(spec: DataSpec, shape: tuple[int, ...], *, what: str = "x") -> None:
     """Raise ``ValueError`` unless this is the shape of at least one example of ``spec``."""
     if shape[1:] == spec.shape and shape[0] > 0:
@@ -101,7 +115,9 @@ def _tensor(x: object, what: str) -> Tensor:
     if x.layout != torch.strided or x.is_quantized:
         raise TypeError(f"{what} is sparse or quantised. Give its values: to_dense() or dequantize().")
     if x.dtype not in (*_FLOATS, *_INTEGERS, *_WIDER, torch.bool):
-        raise TypeError(f"{what} is of the type {x.dtype}; examples are whole or real numbers. Convert it first.")
+        raise TypeError(
+            f"{what} is of the type {x.dtype}; examples are whole or real numbers. Convert it first."
+        )
     return x
 
 
@@ -299,7 +315,9 @@ def _check_batch_shape(name: str, distribution: Distribution) -> None:
     if shape[:1] == (_PROBED,):
         inner = f"{_named(distribution)}(…), {len(shape) - 1}"
         remedy = f"Wrap it, so that log_prob sums over each example: Independent({inner})."
-    raise ValueError(f"{name} is {_named(distribution)} with the batch_shape ({shown}); it must be (n,). {remedy}")
+    raise ValueError(
+        f"{name} is {_named(distribution)} with the batch_shape ({shown}); it must be (n,). {remedy}"
+    )
 
 
 def _named(distribution: Distribution) -> str:

@@ -23,8 +23,9 @@ from ancestral._internal.atomic import replacing, write_text_atomically
 from ancestral.bounds import Bound
 from ancestral.bounds.stored import flattened, restored
 from ancestral.core.chain import Chain
+from ancestral.core.entrance import Given
 from ancestral.data import Examples, Split, examples_hash
-from ancestral.evaluation.loop import Measurement, Progress, bounded
+from ancestral.evaluation.loop import Measurement, Progress, bounded_of, entered
 
 FORMAT = 1
 _LOG = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ class Store:
 
 def measure(
     chain: Chain,
-    x: Split | Examples,
+    x: Split | Examples | Given,
     bounds: Sequence[Bound],
     *,
     store: Store | None,
@@ -158,11 +159,12 @@ def measure(
     With ``enough``, a stored bound of the same kind from at least as many examples and samples does as well.
     ``split`` is what the examples are called. Raises as ``loop.bounded``.
     """
-    some = x[:n]
     for bound in bounds:
         bound.check(chain)
-    if store is None or len(some) == 0:
-        return bounded(chain, some, bounds, batch_size=batch_size, seed=seed, progress=progress)
+    x = entered(chain, x)
+    some = x[:n]
+    if store is None:
+        return bounded_of(chain, some, bounds, batch_size=batch_size, seed=seed, progress=progress)
     digest = _digest(chain, some)
     keys = [
         {
@@ -181,7 +183,7 @@ def measure(
         found = _at_least(chain, store, x, keys, bounds) or found
     missing = [index for index, one in enumerate(found) if one is None]
     if missing:
-        measured = bounded(
+        measured = bounded_of(
             chain,
             some,
             [bounds[index] for index in missing],

@@ -105,7 +105,9 @@ class RandomLevels(NegativeElbo):
     def loss(self, chain: Chain, batch: Batch) -> Loss:
         """As ``Objective``."""
         condition = chain.condition(batch)
-        return self.weighted(marginal(chain).elbo_sampled_of(batch.x, levels=self.samples, condition=condition))
+        return self.weighted(
+            marginal(chain).elbo_sampled_of(batch.x, levels=self.samples, condition=condition)
+        )
 
 
 def _shares(levels: Tensor) -> Tensor:
