@@ -27,7 +27,6 @@ from ancestral.core.batch import Batch
 from ancestral.core.chain import Chain
 from ancestral.core.features import Features, feature_tensors, map_features
 
-
 ROUNDS = 7
 _FAR = 0.25
 """The share of the way that Adam can go at most from which on a fit may have been stopped by its length."""
@@ -42,8 +41,8 @@ class Fitting:
     """How q is fitted to each example. ``ValueError`` for numbers that are not allowed."""
 
     steps: int = 500
-    """Steps of Adam, with a rate that falls linearly to 0. Examples whose fit has not converged get as long a round
-    again, each with twice the rate of the last, up to ``ROUNDS`` in all."""
+    """Steps of Adam, with a rate that falls linearly to 0. Examples whose fit has not converged get
+    further rounds of them, each with twice the rate of the last, up to ``ROUNDS`` in all."""
     learning_rate: float = 0.02
     """The rate at the first step."""
     samples: int = 10

@@ -111,8 +111,8 @@ def log_likelihood(
 ) -> Tensor:
     """log p(x) by importance sampling, (n,): log mean_k p(x, z_k) / q(z_k|x)  (Burda et al. 2016, eq. 8).
 
-    ``x`` are examples, (n, *shape), or a ``Batch`` with the labels that the chain is conditioned on. ``ValueError``
-    or ``TypeError`` for examples that do not match the chain's spec.
+    ``x`` are examples, (n, *shape), or a ``Batch`` with the labels that the chain is conditioned on.
+    ``ValueError`` or ``TypeError`` for examples that do not match the chain's spec.
 
     A lower bound in expectation that rises with ``samples``. Draws are taken in pieces of ``rows`` latent
     paths, so that 5,000 of them need no more memory than some hundreds.

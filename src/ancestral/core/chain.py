@@ -155,8 +155,8 @@ class Chain(nn.Module, ABC):
     ) -> Elbo:
         """The ELBO of x, (n, *shape), averaged over ``samples`` paths (or sweeps) for each example: ``elbo_of``.
 
-        x is a tensor or a NumPy array; ``h`` are its features, where they are known. ``ValueError`` or ``TypeError``
-        for examples that do not match ``spec``.
+        x is a tensor or a NumPy array; ``h`` are its features, where they are known. ``ValueError`` or
+        ``TypeError`` for examples that do not match ``spec``.
         """
         return self.elbo_of(entrance.entered(self, x, condition), samples=samples, h=h, condition=condition)
 

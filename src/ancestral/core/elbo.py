@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-
 ERRORS = 4.0
 """Standard errors by which a mean code length may be below 0: beyond, it is no accident of the draws."""
 _OF_ONE = 10.0
@@ -24,8 +23,8 @@ def check_code_length(nats: float, stderr: float, *, dims: int) -> None:
         error = "" if math.isnan(stderr) else f" ± {stderr / per_bit:.4f}"
         raise ValueError(
             f"the mean code length is {-nats / per_bit:.4f}{error} bits/dim, and it cannot be below 0, as "
-            "probabilities are at most 1: p(x|z_1) does not sum to 1 over the grey levels, or the bound is too high. "
-            "Check the log_prob of the chain's distributions."
+            "probabilities are at most 1: p(x|z_1) does not sum to 1 over the grey levels, or the bound is "
+            "too high. Check the log_prob of the chain's distributions."
         )
 
 

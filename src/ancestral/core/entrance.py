@@ -74,8 +74,8 @@ def checked_means(spec: DataSpec, x: Given, *, what: str = "x") -> Tensor:
         low, high = torch.stack(torch.aminmax(found.detach())).tolist()
         if low < 0 or high > spec.top:
             raise ValueError(
-                f"{what} has values from {low:g} to {high:g}, and the data have {spec.levels} grey levels: give values "
-                f"from 0 to {spec.top}, as ancestral.draw returns them."
+                f"{what} has values from {low:g} to {high:g}, and the data have {spec.levels} grey levels: "
+                f"give values from 0 to {spec.top}, as ancestral.draw returns them."
             )
     return found
 
@@ -102,7 +102,8 @@ def _remedy(spec: DataSpec, shape: tuple[int, ...]) -> str:
         if channels == 1 and shape[1:] == (height, width):
             return "Add the axis of channels: x[:, None]."
         if shape[1:] == (spec.dims,):
-            return f"Its images are flat; give them their shape, as with reshape(-1, {channels}, {height}, {width})."
+            sizes = f"{channels}, {height}, {width}"
+            return f"Its images are flat; give them their shape, as with reshape(-1, {sizes})."
     return "Give examples of the shape that the model was built for; nothing is broadcast or cropped."
 
 
@@ -126,8 +127,8 @@ def _from_numpy(x: np.ndarray[Any, Any], what: str) -> Tensor:
         raise TypeError(f"{what} is a masked array, and examples have no gaps. Fill it first: x.filled(…).")
     if x.dtype.kind not in "biuf":
         raise TypeError(
-            f"{what} is an array of the type {x.dtype}; examples are whole or real numbers. Convert it first, as with "
-            "x.astype('float32')."
+            f"{what} is an array of the type {x.dtype}; examples are whole or real numbers. Convert it first, as "
+            "with x.astype('float32')."
         )
     if x.dtype.kind == "f" and x.dtype.itemsize > 8:
         x = x.astype(np.float64)
@@ -149,16 +150,16 @@ def _check_values(spec: DataSpec, x: Tensor, what: str) -> None:
     if x.is_floating_point():
         facts.append((x != x.round()).any())
     low, high, *fractions = torch.stack([fact.double() for fact in facts]).tolist()
-    if 0 <= low and high <= spec.top and not any(fractions):
+    if low >= 0 and high <= spec.top and not any(fractions):
         return
     if not (np.isfinite(low) and np.isfinite(high)):
         _check_finite(x, what)
     seen = f"values from {low:g} to {high:g}"
     broken = f"{seen}, not all of them whole numbers" if any(fractions) else seen
     raise ValueError(
-        f"{what} has {broken}, and the model is for {spec.levels} grey levels: whole numbers from 0 to {spec.top}. "
-        "Give the examples as load_data reads them, neither scaled nor shifted; for other grey levels, build a model "
-        "for those."
+        f"{what} has {broken}, and the model is for {spec.levels} grey levels: whole numbers from 0 to "
+        f"{spec.top}. Give the examples as load_data reads them, neither scaled nor shifted; for other grey "
+        "levels, build a model for those."
     )
 
 
@@ -352,8 +353,9 @@ def _check_support(spec: DataSpec, x: Tensor, last: Distribution, support: Any) 
         if not bool(support.check(ends).all()):
             raise ValueError(
                 f"{LAST} is {_named(last)}, which allows {_words(support)}, and the data have {spec.levels} grey "
-                f"levels: whole numbers from 0 to {spec.top}. Use a likelihood over {spec.levels} grey levels, such as "
-                f'DiscretizedLogistic(…, levels={spec.levels}), or binarise the data: load_data(…, binarize="threshold").'
+                f"levels: whole numbers from 0 to {spec.top}. Use a likelihood over {spec.levels} grey levels, "
+                f"such as DiscretizedLogistic(…, levels={spec.levels}), or binarise the data: "
+                'load_data(…, binarize="threshold").'
             )
         return
     if isinstance(support, type(constraints.real)):
@@ -363,8 +365,8 @@ def _check_support(spec: DataSpec, x: Tensor, last: Distribution, support: Any) 
     if outside:
         of = "values" if support.event_dim == 0 else "examples"
         raise ValueError(
-            f"{LAST} is {_named(last)}, which allows {_words(support)}, and {outside} {of} of the data are not. Use a "
-            "distribution over all values of the data."
+            f"{LAST} is {_named(last)}, which allows {_words(support)}, and {outside} {of} of the data are not. "
+            "Use a distribution over all values of the data."
         )
 
 

@@ -217,7 +217,7 @@ def evaluate(
     split: str = "test",
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate ``chain`` on all of x, (n, *shape), in the data's own values: a tensor, an array, or rows of a file.
+    """Evaluate ``chain`` on all of x, (n, *shape), in the data's own values: a tensor, an array or rows.
 
     ``ValueError`` or ``TypeError`` for examples of another shape, type or range than the chain's spec, for a chain
     whose distributions do not fit it, and for a mean code length below 0.

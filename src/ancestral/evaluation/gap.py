@@ -127,18 +127,18 @@ def bound_gaps(
             f"the bound given is {tighter.bound} of {len(tighter.curve.best)} examples and {tighter.samples} "
             f"sample(s), for {len(x)} examples; it must be of the same ones, and iwae of at least 2 samples."
         )
-    x = entered(chain, x)
-    assert not isinstance(x, Split)
-    check_can_fit(chain, x[:1].to(next(chain.parameters()).device))
+    some = entered(chain, x)
+    assert not isinstance(some, Split)
+    check_can_fit(chain, some[:1].to(next(chain.parameters()).device))
     bounds = [tighter]
     if tighter.bound == "ais":
         rest: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
-        weighed = evaluate(chain, x, bound="iwae", samples=WEIGHED, **rest)
+        weighed = evaluate(chain, some, bound="iwae", samples=WEIGHED, **rest)
         assert weighed.tighter is not None
         bounds.insert(0, weighed.tighter)
     (fitted,) = bounded_of(
         chain,
-        x,
+        some,
         [FittedBound(fitting)],
         batch_size=batch_size,
         seed=seed,

@@ -59,8 +59,8 @@ def bounded(
 
     A bound draws from generators seeded by (seed, purpose, first example of the batch), whatever other bounds
     there are; the last batch counts like the others, and the caller's random state is left as it was.
-    ``ValueError`` or ``TypeError`` for examples that do not match the chain (``entered``), and ``ValueError`` for a
-    bound that it does not have.
+    ``ValueError`` or ``TypeError`` for examples that do not match the chain (``entered``), and ``ValueError`` for
+    a bound that it does not have.
     """
     for bound in bounds:
         bound.check(chain)
@@ -73,8 +73,8 @@ def bounded(
 def entered(chain: Chain, x: Split | Examples | entrance.Given, *, what: str = "x") -> Split | Examples:
     """The examples x, checked and in the spec's type, and the chain's distributions for some of them.
 
-    Rows of a file are not read for it: their values are checked batch by batch, as they are read. ``ValueError`` or
-    ``TypeError`` as ``entrance.checked`` and ``entrance.check_chain``.
+    Rows of a file are not read for it: their values are checked batch by batch, as they are read.
+    ``ValueError`` or ``TypeError`` as ``entrance.checked`` and ``entrance.check_chain``.
     """
     values = x.x if isinstance(x, Split) else x
     found: Examples

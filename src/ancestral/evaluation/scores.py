@@ -1,7 +1,7 @@
 """Scores of single examples: a bound on log p(x) of each, and not their mean.
 
-A DDPM's score from random levels has an error that few replicates tell: its interval has Student's factor. The ends
-of the ranking, where errors collect, are estimated again from more levels (``scores``).
+A DDPM's score from random levels has an error that few replicates tell: its interval has Student's factor. The
+ends of the ranking, where errors collect, are estimated again from more levels (``scores``).
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Scores:
 
     @property
     def interval(self) -> Tensor:
-        """(n,): half the width of each score's 95 % interval, its standard error with Student's factor; else NaN."""
+        """(n,): half the width of each score's 95 % interval: its stderr with Student's factor; else NaN."""
         factors = {int(d): student_factor(int(d)) if d > 0 else math.nan for d in self.degrees.unique()}
         factor = torch.tensor([factors[int(d)] for d in self.degrees], dtype=torch.float64)
         return factor * self.stderr
@@ -96,8 +96,8 @@ class Scores:
     def error(self) -> dict[str, Any] | None:
         """The error of the scores, as in the commands' JSON; None where there is one draw of each.
 
-        ``interval`` is the median over examples, ``spread`` the standard deviation of the scores, and ``large``
-        whether the former is as large as the latter.
+        ``interval`` is the median over examples, ``spread`` the standard deviation of the scores, and
+        ``large`` whether the former is as large as the latter.
         """
         if len(self.nats) < 2 or not bool((self.degrees > 0).all()):
             return None
@@ -120,8 +120,8 @@ class Scores:
             return None
         told = (
             f"a score's 95 % interval is ± {found['interval']:.3g} nats at the median (Student's factor "
-            f"{found['student_factor']:.3g} for {found['degrees_of_freedom']} degrees of freedom), and the scores' "
-            f"standard deviation is {found['spread']:.3g} nats"
+            f"{found['student_factor']:.3g} for {found['degrees_of_freedom']} degrees of freedom), and the "
+            f"scores' standard deviation is {found['spread']:.3g} nats"
         )
         if not found["large"]:
             return told
@@ -152,8 +152,8 @@ def scores(
     in the place of a sweep, which is the default above T = 100. "iwae" is the importance-weighted bound of
     ``samples`` (256) draws. ``refine`` estimates the examples at both ends of the ranking again, from ``FINER``
     times the random levels, until those at the ends are refined ones; by default where ``levels`` is not given.
-    ``ValueError`` for options that do not go together, and ``ValueError`` or ``TypeError`` for examples that do not
-    match the chain.
+    ``ValueError`` for options that do not go together, and ``ValueError`` or ``TypeError`` for examples that do
+    not match the chain.
     """
     how = score_bound(chain, bound, samples=samples, levels=levels)
     rest: dict[str, Any] = {"store": store, "batch_size": batch_size, "progress": progress}
