@@ -141,7 +141,7 @@ def bernoulli_on_grey(folder: Path) -> None:
         chain = Own(make, data.spec)
         words = ("Bernoulli", "0 and 1", "17 grey levels", "binarise")
         _rejected(chain, data.test.x, *words)
-        with pytest.raises(ValueError) as error:
+        with pytest.raises(ValueError, match=r"\w") as error:
             ancestral.fit(chain, data, ancestral.TrainingConfig(steps=1))
         assert all(word in str(error.value) for word in words)
     bits = ancestral.load_data("digits", binarize="threshold")

@@ -168,7 +168,8 @@ def fitted_features(
         if len(index) == 0:
             break
         start = map_features(h, lambda part: part[index])  # noqa: B023
-        found = _round(chain, x[index], start, fitting, rate=fitting.learning_rate * 2**number, done=done)
+        rate = fitting.learning_rate * 2**number
+        found = _round(chain, x[index], start, fitting, rate=rate, done=lambda share: None)
         gain, noise = found.last - last[index], 3.0 * (found.error**2 + error[index] ** 2).sqrt()
         better = gain > 0
         for part, new in zip(feature_tensors(h), feature_tensors(found.h), strict=True):

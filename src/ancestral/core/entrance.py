@@ -214,7 +214,8 @@ def examples(chain: Chain, x: Given, *, what: str = "x") -> Tensor:
 def check_chain(chain: Chain, x: Tensor, condition: Any = None) -> None:
     """Look at the distributions of a chain for a few checked examples, before anything is computed of many.
 
-    Each must have the batch (n,), and p(x|z_1) the shape of an example and the examples in its support.
+    ``x`` are all examples that there are, of which the first few suffice for ``condition``.
+    Each distribution must have the batch (n,), and p(x|z_1) the shape of an example and the examples in its support.
     ``ValueError`` names the distribution that does not. Afterwards ``Chain.discrete`` has its answer. The random
     state and all modules are left as they were.
     """
@@ -345,12 +346,10 @@ def _check_support(spec: DataSpec, x: Tensor, last: Distribution, support: Any) 
 
     Of integers the ends of the range decide, whatever the examples are; of real numbers the examples.
     """
-    if any(isinstance(part, Tensor) and part.numel() > 1 for part in vars(support).values()):
-        # It depends on the latents, and differs between examples.
-        return
     if spec.levels is not None and support.event_dim == 0:
-        ends = torch.tensor([0.0, spec.top], device=x.device)
-        if not bool(support.check(ends).all()):
+        # One number at a time, as bounds may differ between entries.
+        ends = torch.tensor([0.0, spec.top], device=_bound_device(support, x))
+        if not all(bool(support.check(end).all()) for end in ends):
             raise ValueError(
                 f"{LAST} is {_named(last)}, which allows {_words(support)}, and the data have {spec.levels} grey "
                 f"levels: whole numbers from 0 to {spec.top}. Use a likelihood over {spec.levels} grey levels, "
@@ -358,10 +357,11 @@ def _check_support(spec: DataSpec, x: Tensor, last: Distribution, support: Any) 
                 'load_data(…, binarize="threshold").'
             )
         return
-    if isinstance(support, type(constraints.real)):
+    if isinstance(support, type(constraints.real)) or _differs(support):
         return
+    device = _bound_device(support, x)
     pieces = x.split(max(1, _AT_ONCE // spec.dims))
-    outside = sum(int((~support.check(part)).sum()) for part in pieces)
+    outside = sum(int((~support.check(part.to(device))).sum()) for part in pieces)
     if outside:
         of = "values" if support.event_dim == 0 else "examples"
         raise ValueError(
@@ -370,11 +370,25 @@ def _check_support(spec: DataSpec, x: Tensor, last: Distribution, support: Any) 
         )
 
 
+def _bounds(support: Any) -> list[Tensor]:
+    return [part for part in vars(support).values() if isinstance(part, Tensor)]
+
+
+def _differs(support: Any) -> bool:
+    """Whether a support has bounds for each entry, which may depend on the latents."""
+    return any(part.numel() > 1 for part in _bounds(support))
+
+
+def _bound_device(support: Any, x: Tensor) -> torch.device:
+    return next((part.device for part in _bounds(support)), x.device)
+
+
 def _words(support: Any) -> str:
     """A support for a person."""
     if isinstance(support, type(constraints.boolean)):
         return "0 and 1"
     if isinstance(support, constraints.integer_interval):
-        return f"whole numbers from {int(support.lower_bound)} to {int(support.upper_bound)}"
+        low, high = torch.as_tensor(support.lower_bound), torch.as_tensor(support.upper_bound)
+        return f"whole numbers from {int(low.max())} to {int(high.min())}"
     found = str(support)
     return "values with " + found.removesuffix("()") if found else "other values"

@@ -86,7 +86,8 @@ def entered(chain: Chain, x: Split | Examples | entrance.Given, *, what: str = "
     whole = replace(x, x=found) if isinstance(x, Split) else found
     with batches(whole[:2], 2, next(chain.parameters()).device) as numbered:
         _, few = next(numbered)
-        entrance.check_chain(chain, entrance.examples(chain, few.x, what=what), chain.condition(few))
+        seen = entrance.examples(chain, few.x, what=what) if isinstance(found, Rows) else found
+        entrance.check_chain(chain, seen, chain.condition(few))
     return whole
 
 

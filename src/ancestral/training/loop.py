@@ -161,8 +161,12 @@ def check_fits(chain: Chain, data: Dataset, config: TrainingConfig) -> None:
     device = next(chain.parameters()).device
     with contextlib.closing(feed_batches(data.train, [torch.arange(2) % len(data.train)], device)) as few:
         batch = next(few)
-    with own_randomness(device):
-        x = entrance.examples(chain, data.shown(batch.x), what="the training part")
+    if data.spec.levels is None and isinstance(data.train.x, Tensor):
+        x = data.train.x
+    else:
+        with own_randomness(device):
+            x = data.shown(batch.x)
+    x = entrance.examples(chain, x, what="the training part")
     entrance.check_chain(chain, x, chain.condition(batch))
 
 
