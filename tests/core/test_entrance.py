@@ -99,10 +99,10 @@ ENTRANCES: dict[str, Callable[[ancestral.Chain, Any], Any]] = {
 }
 CONFIGS = {
     "vae": ancestral.VAEConfig(network="mlp", latent_dims=2),
-    "ladder": ancestral.HVAEConfig(network="mlp", levels=2),
+    "ladder": ancestral.HVAEConfig(levels=2, width=8),
     "markov": ancestral.HVAEConfig(network="mlp", levels=2, posterior="bottom-up"),
-    "ddpm": ancestral.DDPMConfig(network="mlp", T=4),
-    "continuous": ancestral.DDPMConfig(network="mlp", T="continuous"),
+    "ddpm": ancestral.DDPMConfig(network="transformer", blocks=1, width=64, T=4),
+    "continuous": ancestral.DDPMConfig(network="transformer", blocks=1, width=64, T="continuous"),
 }
 
 
@@ -235,7 +235,7 @@ def test_whole_example_functions_check_too(tmp_path):
 INTEGERS = {
     "our logistic": (over_levels, 1, True),
     "torch's categorical": (lambda m: Independent(Categorical(logits=m.movedim(1, -1)), 3), 17, True),
-    "a Poisson": (lambda m: Independent(Poisson(m.exp()), 3), 1, True),
+    "a Poisson": (lambda m: Independent(Poisson(m.sigmoid()), 3), 1, True),
     "a normal": (normal, 1, False),
     "a mixture of normals": (
         lambda m: Independent(
@@ -269,7 +269,7 @@ def test_a_density_has_no_bits_without_being_told(name):
 UNSUPPORTED = {
     "our Bernoulli": (ours.Bernoulli, "Bernoulli"),
     "torch's Bernoulli": (lambda m: Independent(Bernoulli(logits=m), 3), "Bernoulli"),
-    "a Beta": (lambda m: Independent(Beta(m.exp(), m.exp()), 3), "Beta"),
+    "a Beta": (lambda m: Independent(Beta(m.sigmoid(), m.sigmoid()), 3), "Beta"),
     "other grey levels": (
         lambda m: ours.DiscretizedLogistic(m, torch.ones_like(m), 8),
         "DiscretizedLogistic",
