@@ -173,7 +173,7 @@ def test_the_type_of_whole_numbers_and_of_the_array_changes_no_bit(chain):
         ("in [0, 1]", ["from 0 to 1", "17 grey levels", "0 to 16"]),
         ("0 to 240", ["from 0 to 240", "0 to 16"]),
         ("minus 3", ["from -3 to 13"]),
-        ("NaN", ["finite", "32 of 32"]),
+        ("NaN", ["finite", "of 32 examples"]),
         ("one image", ["(1, 4, 4)", "x[None]"]),
         ("no channel", ["(32, 4, 4)", "x[:, None]"]),
         ("flat", ["(32, 16)", "reshape(-1, 1, 4, 4)"]),
@@ -343,7 +343,7 @@ def test_a_chain_that_says_it_is_discrete_must_be():
 def test_a_code_length_below_zero_is_an_error():
     class Above(ours.Bernoulli):
         def log_prob(self, value: Tensor) -> Tensor:
-            return super().log_prob(value) + 100.0
+            return super().log_prob(value) + 1000.0
 
     bits = (SIXTEEN > 8).to(torch.uint8)
     chain = Own(Above, DataSpec((1, 4, 4), 2))

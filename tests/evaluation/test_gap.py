@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ancestral.bounds import Annealing, Estimate, Fitting
+from ancestral.bounds import Annealing, Estimate, FittedBound, Fitting
 from ancestral.bounds.fitted import fitted_elbo
 from ancestral.cli.bounds import _gap_lines
 from ancestral.config import HVAEConfig, VAEConfig
@@ -47,6 +47,28 @@ def test_the_fitted_elbo_is_the_best_of_a_diagonal_family():
     begun = fitted_elbo(vae, x, fitting=Fitting(steps=10, test_samples=20_000))
     assert (begun < best - 0.1).all()
     assert (begun > best - vae.gap).all()
+
+
+@pytest.mark.parametrize("shift", [0.0, 20.0, 100.0])
+def test_a_fit_does_not_end_early_from_a_very_wrong_encoder(shift):
+    torch.manual_seed(0)
+    chain = LinearVAE(randn(3, 2, seed=1), 0.5, shift=shift)
+    x = chain.law.sample((20,))
+    truth = chain.law.log_prob(x) - chain.family_gap
+    bound = FittedBound(Fitting(steps=200, samples=5, test_samples=500))(chain, x)
+    assert float((bound.nats - truth).mean()) == pytest.approx(0.0, abs=0.05)
+    assert not bound.unconverged.any()
+
+
+def test_a_fit_that_has_not_converged_says_so():
+    torch.manual_seed(0)
+    chain = LinearVAE(randn(3, 2, seed=1), 0.5, shift=1000.0)
+    x = chain.law.sample((4,))
+    tighter = evaluate(chain, x, bound="iwae", samples=10).tighter
+    gaps = bound_gaps(chain, x, tighter=tighter, fitting=Fitting(steps=20, samples=2, test_samples=10))
+    assert gaps.unconverged == 4
+    assert gaps.json()["fitting_unconverged"] == 4
+    assert any("4 of 4" in row[0] for row in gaps.table())
 
 
 def test_each_example_is_fitted_by_itself():

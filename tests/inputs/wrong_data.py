@@ -14,6 +14,7 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 import ancestral
 from ancestral import distributions as ours
+from ancestral.bounds import SampledLevelsBound
 from ancestral.evaluation import scores
 from ancestral.objectives import default_objective
 from inputs.cases import Cases
@@ -182,7 +183,7 @@ def no_independent(folder: Path) -> None:
 def above_one(folder: Path) -> None:
     class Above(ours.Bernoulli):
         def log_prob(self, value: Tensor) -> Tensor:
-            return super().log_prob(value) + 200.0
+            return super().log_prob(value) + 400.0
 
     data = ancestral.load_data("digits", binarize="threshold")
     chain = Own(Above, data.spec)
@@ -228,6 +229,7 @@ def calls_at_one_level(folder: Path) -> None:
 
     found = ancestral.evaluate(chain, data.test.x[:4], levels=7)  # looks at the chain, too
     handle = chain.network.register_forward_hook(count)  # type: ignore[union-attr]
-    ancestral.bounds.SampledLevelsBound(7)(chain, data.test.x[:4])
+    with torch.no_grad():
+        SampledLevelsBound(7)(chain, data.test.x[:4])
     handle.remove()
     assert found.network_calls_per_image == calls == 2
