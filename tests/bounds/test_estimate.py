@@ -65,7 +65,7 @@ def test_the_error_of_one_example_is_unknown():
 
 
 def test_what_is_not_finite_has_a_format_too():
-    assert f"{Estimate(-INF, NAN):8.2f}" == "    -inf ± nan"
+    assert f"{Estimate(-INF, NAN):8.2f}" == "    -inf ± –"
 
 
 @pytest.mark.parametrize("spec", ["d", "four", ".2s", "4.4.4f"])

@@ -215,8 +215,9 @@ def check_chain(chain: Chain, x: Tensor, condition: Any = None) -> None:
     """Look at the distributions of a chain for a few checked examples, before anything is computed of many.
 
     ``x`` are all examples that are at hand; of the condition, the first rows suffice. Each distribution must have
-    the batch (n,), and p(x|z_1) the shape of an example and the examples in its support. ``ValueError`` names the distribution that does not. Afterwards ``Chain.discrete`` has its answer. The random
-    state and all modules are left as they were.
+    the batch (n,), and p(x|z_1) the shape of an example and the examples in its support. ``ValueError`` names
+    the distribution that does not. Afterwards ``Chain.discrete`` has its answer. The random state and all modules
+    are left as they were.
     """
     device = _device(chain, x)
     index = torch.arange(_PROBED) % len(x)
