@@ -94,7 +94,7 @@ ENTRANCES: dict[str, Callable[[ancestral.Chain, Any], Any]] = {
     "bound": lambda chain, x: PathBound()(chain, x).nats,
     "bounded": lambda chain, x: bounded(chain, x, [PathBound()])[0].found.nats,
     "reconstruct": lambda chain, x: reconstruct(chain, x, levels=[1], steps=3).x[0],
-    "encode": lambda chain, x: encode(chain, x)[chain.T],
+    "encode": lambda chain, x: list(encode(chain, x).values())[-1],
     "interpolate": lambda chain, x: interpolate(chain, x, x, points=2, steps=3),
 }
 CONFIGS = {
@@ -341,12 +341,12 @@ def test_a_chain_that_says_it_is_discrete_must_be():
 
 
 def test_a_code_length_below_zero_is_an_error():
-    class Above(ours.Bernoulli):
+    class Above(ours.DiscretizedLogistic):
         def log_prob(self, value: Tensor) -> Tensor:
             return super().log_prob(value) + 1000.0
 
     bits = (SIXTEEN > 8).to(torch.uint8)
-    chain = Own(Above, DataSpec((1, 4, 4), 2))
+    chain = Own(lambda m: Above(m, torch.ones_like(m), 2), DataSpec((1, 4, 4), 2))
     for call in (
         lambda: ancestral.evaluate(chain, bits),
         lambda: ancestral.evaluate(chain, bits[:1]),

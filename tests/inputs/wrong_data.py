@@ -181,12 +181,12 @@ def no_independent(folder: Path) -> None:
 
 @CASES.add("log-probabilities of integers above 0", answer="a ValueError with the impossible code length")
 def above_one(folder: Path) -> None:
-    class Above(ours.Bernoulli):
+    class Above(ours.DiscretizedLogistic):
         def log_prob(self, value: Tensor) -> Tensor:
             return super().log_prob(value) + 400.0
 
     data = ancestral.load_data("digits", binarize="threshold")
-    chain = Own(Above, data.spec)
+    chain = Own(lambda m: Above(m, torch.ones_like(m), 2), data.spec)
     for call in (lambda: ancestral.evaluate(chain, data.test.x), lambda: scores(chain, data.test.x)):
         with pytest.raises(ValueError, match="bits/dim"):
             call()

@@ -287,13 +287,14 @@ def _at_rest(chain: nn.Module, device: torch.device) -> Iterator[None]:
 
 def _distributions(chain: Any, x: Tensor, condition: Any) -> Iterator[tuple[str, Distribution]]:
     """The distributions of a chain by name, for a few examples; p(x|z_1) is the last."""
+    # Raises for features that several paths of an example cannot be drawn from.
+    h = map_features(walk.features_of(chain, x, condition), lambda part: part)
     if not chain.single_levels:
-        for link in walk.infer(chain, x, choose=walk.sample, condition=condition):
+        for link in walk.infer(chain, x, h, walk.sample, condition=condition):
             if link.q is not None:
                 yield f"q(z_{link.t}|…)", link.q
             yield f"p(z_{link.t}|…)" if link.t else LAST, link.p
         return
-    h = walk.features_of(chain, x, condition)
     yield f"q(z_{chain.T}|x)", chain.q_top(h)
     yield f"p(z_{chain.T})", walk.top(chain, len(x), condition)
     for t in (2, 1) if chain.T > 1 else (1,):
