@@ -545,7 +545,7 @@ def test_a_diffusion_model_tells_its_network_the_condition():
     OneLevel(chain).loss(chain, Batch(x, y)).value.backward()
     assert [one is y or torch.equal(one, y) for one in told] == [True]
     told.clear()
-    chain.elbo(x, samples=2, condition=y)
+    chain.elbo_of(x, samples=2, condition=y)
     assert all(torch.equal(one, y.repeat_interleave(2)) for one in told)
 
 

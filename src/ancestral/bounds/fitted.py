@@ -27,7 +27,9 @@ from ancestral.core.batch import Batch
 from ancestral.core.chain import Chain
 from ancestral.core.features import Features, feature_tensors, map_features
 
-ROUNDS = 7
+ROUNDS = 8
+_FASTER = 4.0
+"""By how much the rate rises from round to round for examples that are far from their end."""
 _FAR = 0.25
 """The share of the way that Adam can go at most from which on a fit may have been stopped by its length."""
 _RISING = 1.0
@@ -42,7 +44,7 @@ class Fitting:
 
     steps: int = 500
     """Steps of Adam, with a rate that falls linearly to 0. Examples whose fit has not converged get
-    further rounds of them, each with twice the rate of the last, up to ``ROUNDS`` in all."""
+    further rounds of them, up to ``ROUNDS`` in all."""
     learning_rate: float = 0.02
     """The rate at the first step."""
     samples: int = 10
@@ -155,27 +157,30 @@ def fitted_features(
 ) -> tuple[Features, Tensor]:
     """The features that give each example of x its largest ELBO, and whether the search has not converged, (n,).
 
-    A round of steps goes only so far: where an example's features went far, or its ELBO still rose, another round
-    with a larger rate follows for these examples, until a round gains nothing.
+    A round of steps goes only so far. Examples whose features went far get rounds of rising rate until they do not,
+    and then, as those whose ELBO still rose, rounds of the first rate until one gains nothing.
     """
     with torch.no_grad():
         h = map_features(chain.features(x), lambda part: part.detach().clone())
-    found = _round(chain, x, h, fitting, rate=fitting.learning_rate, done=done)
-    h, moving = found.h, found.moving
-    last, error = found.last, found.error
-    for number in range(1, ROUNDS):
-        index = moving.nonzero().squeeze(1)
+    rate = fitting.learning_rate
+    found = _round(chain, x, h, fitting, rate=rate, done=done)
+    h, last, error, far = found.h, found.last, found.error, found.far
+    moving = far | found.rising
+    for _ in range(1, ROUNDS):
+        distant = bool(far.any())
+        index = (far if distant else moving).nonzero().squeeze(1)
         if len(index) == 0:
             break
+        rate = _FASTER * rate if distant else fitting.learning_rate
         start = map_features(h, lambda part: part[index])  # noqa: B023
-        rate = fitting.learning_rate * 2**number
         found = _round(chain, x[index], start, fitting, rate=rate, done=lambda share: None)
         gain, noise = found.last - last[index], 3.0 * (found.error**2 + error[index] ** 2).sqrt()
-        better = gain > 0
+        far[index] = found.far
+        moving[index] = found.far | distant | (gain > _GAIN + noise)
+        better = index[gain > 0]
         for part, new in zip(feature_tensors(h), feature_tensors(found.h), strict=True):
-            part[index[better]] = new[better]
-        last[index[better]], error[index[better]] = found.last[better], found.error[better]
-        moving[index] = gain > _GAIN + noise
+            part[better] = new[gain > 0]
+        last[better], error[better] = found.last[gain > 0], found.error[gain > 0]
     return h, moving
 
 
@@ -188,8 +193,10 @@ class _Round:
     """(n,): the mean ELBO of the last fifth of its steps."""
     error: Tensor
     """(n,): the standard error of that."""
-    moving: Tensor
-    """(n,), bool: whether more steps may gain more."""
+    far: Tensor
+    """(n,), bool: whether features went so far that the number of steps may have stopped them."""
+    rising: Tensor
+    """(n,), bool: whether the ELBO rose in the second half."""
 
 
 def _round(chain: Chain, x: Tensor, start: Features, fitting: Fitting, *, rate: float, done: Done) -> _Round:
@@ -220,4 +227,4 @@ def _round(chain: Chain, x: Tensor, start: Features, fitting: Fitting, *, rate: 
     far = furthest > _FAR * 0.5 * rate * fitting.steps
     rising = last.mean(dim=0) - middle.mean(dim=0) > _RISING if len(middle) else torch.ones_like(far)
     error = last.std(dim=0) / fifth**0.5 if fifth > 1 else torch.zeros_like(last[0])
-    return _Round(map_features(h, Tensor.detach), last.mean(dim=0), error, far | rising)
+    return _Round(map_features(h, Tensor.detach), last.mean(dim=0), error, far, rising)
