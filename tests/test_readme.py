@@ -25,6 +25,10 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
 
     ancestral = names["ancestral"]
     data = ancestral.load_data("digits", binarize="threshold")
+    assert names["bits"].spec == data.spec
+    trained = ancestral.evaluate(names["own"], data.test.x).bits_per_dim
+    # Below the bits that each pixel takes by itself, and a code length.
+    assert 0.3 < trained.mean < 0.75
     chain = names["MyVAE"](data.spec)
     before = ancestral.evaluate(chain, data.test.x).elbo.mean
     ancestral.fit(chain, data, ancestral.TrainingConfig(steps=200, learning_rate=1e-2))

@@ -223,6 +223,7 @@ class Counting(LinearVAE):
 @pytest.mark.parametrize("rows", [1, 5, 12, 100])
 def test_memory_is_bounded_by_a_cap_on_rows(rows):
     vae = Counting(randn(3, 2, seed=1), 0.5)
+    vae.looked_at = True
     shares: list[float] = []
     x = vae.law.sample((4,))
     found = annealed(vae, x, chains=9, options=Annealing(3, 2), rows=rows, done=shares.append)

@@ -6,8 +6,10 @@ import json
 import math
 
 import pytest
+import torch
 
 from ancestral.bounds import Estimate
+from ancestral.bounds.errors import DrawError
 
 INF, NAN = math.inf, math.nan
 
@@ -42,17 +44,28 @@ def test_a_format_is_for_both_numbers_and_its_width_for_the_mean(spec, text):
         (0.5, 0.0, "0.5 ± 0"),
         (1.0, 1e-200, "1 ± 1e-200"),
         (INF, 1.0, "inf ± 1.0"),
-        (-INF, NAN, "-inf ± nan"),
+        (-INF, NAN, "-inf ± –"),
         (NAN, INF, "nan ± inf"),
-        (1 / 3, NAN, "0.333333 ± nan"),
+        (1 / 3, NAN, "0.333333 ± –"),
     ],
 )
 def test_without_digits_the_error_has_two(mean, stderr, text):
     assert f"{Estimate(mean, stderr)}" == str(Estimate(mean, stderr)) == text
 
 
+def test_the_error_of_one_example_is_unknown():
+    found = Estimate.of(torch.tensor([-3.5]))
+    assert math.isnan(found.stderr)
+    assert json.loads(json.dumps(found.json())) == {"mean": -3.5, "stderr": None}
+    assert not Estimate.from_json(found.json()).known
+    assert str(found) == "-3.5 ± –"
+    assert f"{found:8.2f}" == "   -3.50 ± –"
+    assert DrawError(4.0, 4.0).stderrs(torch.tensor([1.0]))[1] == 2.0
+    assert math.isnan(DrawError(4.0, 4.0).stderrs(torch.tensor([1.0]))[0])
+
+
 def test_what_is_not_finite_has_a_format_too():
-    assert f"{Estimate(-INF, NAN):8.2f}" == "    -inf ± nan"
+    assert f"{Estimate(-INF, NAN):8.2f}" == "    -inf ± –"
 
 
 @pytest.mark.parametrize("spec", ["d", "four", ".2s", "4.4.4f"])

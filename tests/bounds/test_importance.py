@@ -107,6 +107,7 @@ class Counting(LinearVAE):
 @pytest.mark.parametrize("rows", [1, 7, 64, 1000])
 def test_memory_is_bounded_by_a_cap_on_rows(rows, monkeypatch):
     vae = Counting(randn(3, 2, seed=1), 0.5)
+    vae.looked_at = True
     x = vae.law.sample((11,))
     curve = importance_curve(vae, x, samples=150, rows=rows)
     assert curve.values.shape == (11, len(curve_counts(150)))

@@ -542,10 +542,10 @@ def test_a_diffusion_model_tells_its_network_the_condition():
     torch.testing.assert_close(walked[0].mean, chain.p_step(State(walked[1], y), 1).mean)
     assert not torch.allclose(walked[0].mean, chain.p_step(walked[1], 1).mean)
     told.clear()
-    OneLevel(chain)(chain, Batch(x, y)).value.backward()
+    OneLevel(chain).loss(chain, Batch(x, y)).value.backward()
     assert [one is y or torch.equal(one, y) for one in told] == [True]
     told.clear()
-    chain.elbo(x, samples=2, condition=y)
+    chain.elbo_of(x, samples=2, condition=y)
     assert all(torch.equal(one, y.repeat_interleave(2)) for one in told)
 
 

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from ancestral.evaluation import evaluate, scores
+from ancestral.bounds.student import student_factor
+from ancestral.evaluation import Scores, evaluate, scores
 from linear_gaussian import LinearVAE
 from tiny import MODELS, built, images
 from toys import randn
@@ -64,6 +65,54 @@ def test_random_levels_of_a_ddpm_have_an_error_of_their_own():
     assert drawn.bound == "ELBO, 400 random levels"
     scale = (drawn.stderr**2 + sweep.stderr**2).sqrt()
     assert ((drawn.nats - sweep.nats).abs() < 6 * scale).all()
+
+
+def test_intervals_have_student_s_factor():
+    for degrees, factor in (
+        (1, 12.7062),
+        (2, 4.30265),
+        (3, 3.18245),
+        (4, 2.77645),
+        (15, 2.13145),
+        (200, 1.97190),
+    ):
+        assert student_factor(degrees) == pytest.approx(factor, abs=1e-4)
+    with pytest.raises(ValueError, match="degrees is 0"):
+        student_factor(0)
+    nats, stderr = torch.tensor([-3.0, -1.0, -2.0]).double(), torch.tensor([1.0, 2.0, 1.0]).double()
+    found = Scores(nats, stderr, torch.tensor([3, 31, 3]), None, "ELBO")
+    expected = torch.tensor([3.18245, 2 * student_factor(31), 3.18245]).double()
+    torch.testing.assert_close(found.interval, expected, rtol=0, atol=1e-4)
+    assert found.error["large"]
+    assert found.error["degrees_of_freedom"] == 3
+    assert "3.18" in found.remark
+    assert "--levels" in found.remark
+    sharp = Scores(nats, 0.01 * stderr, torch.tensor([3, 3, 3]), None, "ELBO")
+    assert not sharp.error["large"]
+    assert "--levels" not in sharp.remark
+    unknown = Scores(nats, nats * torch.nan, torch.zeros(3, dtype=torch.long), None, "IWAE")
+    assert unknown.interval.isnan().all()
+    assert unknown.remark is None
+
+
+def test_the_ends_of_the_ranking_get_more_levels():
+    data = images(200)
+    torch.manual_seed(0)
+    chain = built(MODELS["ddpm"], data).eval()
+    x = data.test.x[:30]
+    coarse = scores(chain, x, levels=4)
+    found = scores(chain, x, levels=4, refine=True)
+    assert torch.equal(found.nats, scores(chain, x, levels=4, refine=True).nats)
+    refined = found.degrees > coarse.degrees
+    order = found.order()
+    assert refined[order[:5]].all()
+    assert refined[order[-5:]].all()
+    assert (found.degrees[refined] == 7).all()
+    assert torch.equal(found.nats[~refined], coarse.nats[~refined])
+    assert (found.nats[refined] != coarse.nats[refined]).all()
+    assert found.bound == f"ELBO, 4 random levels, 32 for the {int(refined.sum())} at the ends"
+    with pytest.raises(ValueError, match="refine"):
+        scores(chain, x, samples=1, refine=True)
 
 
 def test_mistakes():

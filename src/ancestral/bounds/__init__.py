@@ -5,6 +5,7 @@
 
 from ancestral.bounds.ais import AisBound, Annealing
 from ancestral.bounds.base import Bound, Bounded
+from ancestral.bounds.code import code_length
 from ancestral.bounds.estimate import Estimate
 from ancestral.bounds.fitted import FittedBound, Fitting
 from ancestral.bounds.flow import Solver
@@ -33,6 +34,7 @@ __all__ = [
     "Solver",
     "SweepBound",
     "WeightedBounded",
+    "code_length",
     "default_bound",
     "elbo_bound",
     "log_likelihood",

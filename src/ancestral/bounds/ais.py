@@ -28,6 +28,7 @@ from ancestral.bounds.base import Bound
 from ancestral.bounds.hmc import MarkovChains, Tempered, frozen, transition
 from ancestral.bounds.iwae import Curve, WeightedBounded, continuous_has_none
 from ancestral.bounds.pieces import Done, rows_at_once, slices, within_slice
+from ancestral.core import entrance
 from ancestral.core.batch import Batch
 from ancestral.core.chain import Chain
 
@@ -87,6 +88,7 @@ def annealed(
     ``rows`` of them are followed at once. ``ValueError`` for a chain whose latents are not real numbers.
     """
     checks.integer("chains", chains, low=1)
+    x = entrance.entered(chain, x)
     rows = rows_at_once(chain, x, rows)
     parts = []
     with frozen(chain):

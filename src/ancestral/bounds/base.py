@@ -13,6 +13,7 @@ from ancestral._internal import checks
 from ancestral.bounds.errors import DrawError
 from ancestral.bounds.estimate import Estimate
 from ancestral.bounds.pieces import Done
+from ancestral.core import entrance
 from ancestral.core.batch import Batch
 from ancestral.core.chain import Chain
 from ancestral.data import Examples, Split
@@ -112,9 +113,11 @@ class Bound(ABC):
     def of(self, chain: Chain, batch: Batch, *, done: Done) -> Bounded:
         """The bound of one batch on the chain's device. ``done`` receives the share of the work that is done."""
 
-    def __call__(self, chain: Chain, batch: Batch | Tensor, *, done: Done = lambda share: None) -> Bounded:
-        """As ``of``; examples x, (n, *shape), are a batch without labels."""
-        return self.of(chain, Batch.of(batch), done=done)
+    def __call__(
+        self, chain: Chain, batch: Batch | entrance.Given, *, done: Done = lambda share: None
+    ) -> Bounded:
+        """As ``of``, after a check; examples x, (n, *shape), are a batch without labels."""
+        return self.of(chain, entrance.batch(chain, batch), done=done)
 
     def of_block(self, parts: list[Any]) -> Any:
         """The bound of a whole block, from those of its parts in their order."""

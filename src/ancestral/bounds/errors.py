@@ -45,11 +45,14 @@ class DrawError:
         return DrawError(sum(part.of_sum for part in parts), sum(part.of_each for part in parts))
 
     def stderrs(self, totals: Tensor) -> tuple[float, float]:
-        """Of the mean of (n,) bounds: over the population of images, and given these images."""
+        """Of the mean of (n,) bounds: over the population of images, and given these images.
+
+        The former is unknown, NaN, for a single image.
+        """
         n = len(totals)
         given = self.of_sum / n**2
         if n == 1:
-            return math.sqrt(given), math.sqrt(given)
+            return math.nan, math.sqrt(given)
         # The sample variance expects, beside that of the true bounds, each one's error less what they share.
         added = self.of_each / n - (self.of_sum - self.of_each) / (n * (n - 1))
         images = max(0.0, float(totals.double().var()) - added) / n

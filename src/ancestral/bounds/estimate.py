@@ -14,6 +14,8 @@ _SPEC = re.compile(
     r"(?P<place>(?:.?[<>=^])?[-+ ]?)(?P<flags>z?#?)(?P<width>0?\d*)(?P<digits>[,_]?(?:\.\d+)?[eEfFgGn%]?)"
 )
 """A number's format, in four parts: where it stands, its flags, its width and its digits."""
+UNKNOWN = "–"
+"""In the place of a standard error that is unknown."""
 _MOST_DIGITS = 12
 """After the point: a double holds about 16 in all."""
 
@@ -29,20 +31,22 @@ class Estimate:
 
     mean: float
     stderr: float
+    """NaN where it is unknown, as it is for a single example; null in JSON, and "–" as text."""
     stderr_estimator: float | None = None
     """That of the random t and z alone, given these examples; None where it was not told apart."""
 
     @staticmethod
     def of(values: Tensor) -> Estimate:
-        """The mean of (n,) values and their standard deviation / √n (0 for a single value)."""
+        """The mean of (n,) values and their standard deviation / √n, unknown for a single value."""
         values = values.double()
-        spread = float(values.std()) if len(values) > 1 else 0.0
+        spread = float(values.std()) if len(values) > 1 else math.nan
         return Estimate(float(values.mean()), spread / math.sqrt(len(values)))
 
     @staticmethod
     def from_json(found: Mapping[str, Any]) -> Estimate:
         """The estimate whose ``json`` this is; other keys are left alone."""
-        return Estimate(found["mean"], found["stderr"], found.get("stderr_estimator"))
+        stderr = math.nan if found["stderr"] is None else found["stderr"]
+        return Estimate(found["mean"], stderr, found.get("stderr_estimator"))
 
     def scaled(self, factor: float) -> Estimate:
         """The same in other units."""
@@ -51,10 +55,15 @@ class Estimate:
             self.mean * factor, self.stderr * abs(factor), None if alone is None else alone * abs(factor)
         )
 
-    def json(self) -> dict[str, float]:
+    @property
+    def known(self) -> bool:
+        """Whether there is a standard error."""
+        return not math.isnan(self.stderr)
+
+    def json(self) -> dict[str, float | None]:
         """As in the commands' JSON."""
         alone = {} if self.stderr_estimator is None else {"stderr_estimator": self.stderr_estimator}
-        return {"mean": self.mean, "stderr": self.stderr, **alone}
+        return {"mean": self.mean, "stderr": self.stderr if self.known else None, **alone}
 
     def __format__(self, spec: str) -> str:
         parts = _SPEC.fullmatch(spec)
@@ -64,9 +73,11 @@ class Estimate:
             )
         place, flags, width, digits = parts.groups()
         if digits:
-            return f"{self.mean:{spec}} ± {self.stderr:{flags}{digits}}"
-        mean, stderr = self._digits()
-        return f"{self.mean:{place}{flags}{width}{mean}} ± {self.stderr:{flags}{stderr}}"
+            mean, stderr = digits, digits
+        else:
+            mean, stderr = self._digits()
+        error = f"{self.stderr:{flags}{stderr}}" if self.known else UNKNOWN
+        return f"{self.mean:{place}{flags}{width}{mean}} ± {error}"
 
     def __str__(self) -> str:
         return format(self)

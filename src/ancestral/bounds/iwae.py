@@ -19,8 +19,10 @@ from torch import Tensor
 
 from ancestral._internal import checks
 from ancestral.bounds.base import Bounded, DrawnBound
+from ancestral.bounds.code import code_length
 from ancestral.bounds.estimate import Estimate
 from ancestral.bounds.pieces import Done, rows_at_once, slices
+from ancestral.core import entrance
 from ancestral.core.batch import Batch
 from ancestral.core.chain import Chain
 from ancestral.core.features import Features, map_features
@@ -105,17 +107,21 @@ def importance_curve(
 
 
 def log_likelihood(
-    chain: Chain, x: Batch | Tensor, *, samples: int = IWAE_SAMPLES, rows: int | None = None
+    chain: Chain, x: Batch | entrance.Given, *, samples: int = IWAE_SAMPLES, rows: int | None = None
 ) -> Tensor:
     """log p(x) by importance sampling, (n,): log mean_k p(x, z_k) / q(z_k|x)  (Burda et al. 2016, eq. 8).
 
     ``x`` are examples, (n, *shape), or a ``Batch`` with the labels that the chain is conditioned on.
+    ``ValueError`` or ``TypeError`` for examples that do not match the chain's spec.
 
     A lower bound in expectation that rises with ``samples``. Draws are taken in pieces of ``rows`` latent
     paths, so that 5,000 of them need no more memory than some hundreds.
     """
-    batch = Batch.of(x)
-    return importance_curve(chain, batch.x, samples=samples, rows=rows, condition=chain.condition(batch)).best
+    batch = entrance.batch(chain, x)
+    condition = chain.condition(batch)
+    found = importance_curve(chain, batch.x, samples=samples, rows=rows, condition=condition).best
+    code_length(chain, Estimate.of(found))
+    return found
 
 
 def _weights(chain: Chain, x: Tensor, h: Features, *, samples: int, rows: int, condition: Any) -> Tensor:

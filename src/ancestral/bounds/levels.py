@@ -127,8 +127,9 @@ class SampledLevelsBound(Bound):
         return min(self.levels, max(2, self.levels // _PER_REPLICATE))
 
     def calls(self, chain: Chain) -> int:
-        """As ``Bound``, without the pilot's."""
-        return self.replicates + self.levels
+        """As ``Bound``, without the pilot's. With one latent level there is none to draw at random."""
+        drawn = self.levels if chain.T > 1 or chain.continuous else 0
+        return self.replicates + drawn
 
     def json(self) -> dict[str, Any]:
         """As ``Bound``."""

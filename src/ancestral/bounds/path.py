@@ -103,7 +103,7 @@ class SweepBound(DrawnBound):
         h = walk.features_of(chain, batch.x, condition)
         elbos = []
         for index in range(self.samples):
-            elbos.append(chain.elbo(batch.x, h=h, condition=condition))
+            elbos.append(chain.elbo_of(batch.x, h=h, condition=condition))
             done((index + 1) / self.samples)
         return ElboBounded.of(elbos)
 

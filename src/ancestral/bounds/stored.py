@@ -10,12 +10,14 @@ from torch import Tensor
 from ancestral.bounds.ais import AisBounded
 from ancestral.bounds.base import Bounded, Summed
 from ancestral.bounds.errors import DrawError
+from ancestral.bounds.fitted import FittedBounded
 from ancestral.bounds.iwae import Curve, WeightedBounded
 from ancestral.bounds.ode import OdeBounded
 from ancestral.bounds.path import ElboBounded
 
 _KINDS: dict[str, type[Bounded]] = {
-    kind.__name__: kind for kind in (Bounded, ElboBounded, WeightedBounded, AisBounded, OdeBounded)
+    kind.__name__: kind
+    for kind in (Bounded, ElboBounded, WeightedBounded, AisBounded, OdeBounded, FittedBounded)
 }
 
 

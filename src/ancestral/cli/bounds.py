@@ -121,11 +121,6 @@ def more_of_bounds(
     return found, lines
 
 
-def likelihood_line(result: Any) -> str:
-    """The tighter bound on log p(x), for a person."""
-    return f"  log p(x)     >= {result.tighter.estimate:12.4f} nats ({result.tighter.words})"
-
-
 def columns(table: list[list[str]]) -> list[str]:
     """Rows of text, in columns."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

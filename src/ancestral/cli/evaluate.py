@@ -16,7 +16,6 @@ from ancestral.cli.bounds import (
     annealing,
     check_chain,
     columns,
-    likelihood_line,
     more_of_bounds,
 )
 from ancestral.cli.estimators import (
@@ -174,7 +173,7 @@ def run(arguments: list[str]) -> None:
         print(json.dumps(answer))
         return
     head = f"{answer['model']} on {source} ({asked.words}, n = {result.n}, D = {result.dims})"
-    table = ode_table(result) if options.estimator == "ode" else _table(result, chain.T)
+    table = ode_table(result) if options.estimator == "ode" else result.lines()
     notes = [f"  note            {note}" for note in data.notes]
     print("\n".join([head, *table, *lines, *notes]))
 
@@ -241,31 +240,6 @@ def _posteriors(chain: Any, x: Any, path: Path) -> list[dict[str, float]]:
     save_posteriors(path, {"q(z|x) on p(z|x)": grids})
     print(f"written: {path}", file=sys.stderr)
     return [grid.json() for grid in grids]
-
-
-def _table(result: Any, T: int) -> list[str]:
-    """The figures for a person."""
-    lines = [f"  ELBO            {result.elbo:12.4f} nats"]
-    if result.bits_per_dim is not None:
-        lines.append(f"  bits/dim        {result.bits_per_dim:12.4f}")
-    lines += [
-        f"  reconstruction  {result.reconstruction:12.4f} nats",
-        f"  matching        {result.matching:12.4f} nats" + ("  (T = 1)" if T == 1 else ""),
-        f"  prior matching  {result.prior:12.4f} nats",
-    ]
-    if 1 < T <= 100:
-        kls = "  ".join(f"z_{t} {cost:.3f}" for t, cost in enumerate(result.kl_per_latent, 1))
-        lines.append(f"  KL per latent   {kls}   ({result.alive} of {T} alive)")
-    if result.log_likelihood is not None:
-        lines.append(likelihood_line(result))
-    if result.elbo.stderr_estimator is not None:
-        lines.append(
-            f"  of the draws    ± {result.elbo.stderr_estimator:.4f} nats in the ELBO, given the examples"
-        )
-    calls = f"{result.network_calls_per_image} generative steps per example"
-    pilot = result.estimator.get("pilot_calls")
-    calls += f" and {pilot} in a pilot" if pilot else ""
-    return [*lines, f"  cost            {calls}, {result.seconds:.1f} s"]
 
 
 def _quality_lines(measured: Any) -> list[str]:

@@ -38,11 +38,9 @@ def held_out(record: dict[str, Any]) -> str:
     from ancestral.bounds import Estimate
 
     bits = record["bits_per_dim"]
-    figure = (
-        f"{Estimate.from_json(record['elbo'])} nats"
-        if bits is None
-        else f"{Estimate.from_json(bits):.4f} bits/dim"
-    )
+    figure = f"{Estimate.from_json(record['elbo'])} nats"
+    if bits is not None:
+        figure += f", {Estimate.from_json(bits):.4f} bits/dim"
     best = record.get("best")
     rest = f"  best: step {best['step']}" if best is not None and best["step"] != record["step"] else ""
     return f"{figure}  (n = {record['n']}){rest}"

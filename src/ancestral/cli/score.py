@@ -100,6 +100,7 @@ def run(arguments: list[str]) -> None:
         "bound": found.bound,
         "seed": options.seed,
         "nats": mean.json(),
+        "score_error": found.scores.error,
         "most_likely": _end(found.rows[0]),
         "least_likely": _end(found.rows[-1]),
         "notes": list(asked.data.notes),
@@ -108,6 +109,8 @@ def run(arguments: list[str]) -> None:
         print(json.dumps(facts))
         return
     print(f"{found.bound}: {mean:.4f} nats over {count} examples")
+    if found.scores.remark is not None:
+        print(found.scores.remark)
     for name in ("most_likely", "least_likely"):
         one = facts[name]
         print(f"{name.replace('_', ' ')}: {_called(one)}, {one['nats']:.4f} nats")

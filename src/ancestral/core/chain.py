@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ancestral._internal import checks
-from ancestral.core import walk
+from ancestral.core import entrance, walk
 from ancestral.core.batch import Batch
 from ancestral.core.elbo import Elbo
 from ancestral.core.features import Features as Features
@@ -64,11 +64,21 @@ class Chain(nn.Module, ABC):
         self.spec = spec
         self.config: Any = None
         """The options that the chain was built from (``build_chain``); None for one built by hand."""
+        self.looked_at = False
+        """Whether the distributions were found to fit the spec (``entrance.check_chain``)."""
+        self.is_mass: bool | None = None
+        """What that found of p(x|z_1): see ``discrete``."""
 
     @property
     def discrete(self) -> bool:
-        """Whether p(x|z_1) is a distribution over integers; a chain with a density returns False."""
-        return self.spec.levels is not None
+        """Whether p(x|z_1) is a distribution over the grey levels, so that there are bits per dimension.
+
+        Found from the support of the distribution that the chain returns; one without a ``support`` is taken for
+        a density.
+        """
+        if self.is_mass is None:
+            self.is_mass = entrance.is_mass(self)
+        return self.is_mass
 
     @property
     def summary(self) -> Summary:
@@ -151,12 +161,23 @@ class Chain(nn.Module, ABC):
 
     # Conveniences -----------------------------------------------------------------------------------
 
-    def elbo(self, x: Tensor, *, samples: int = 1, h: Features | None = None, condition: Any = None) -> Elbo:
-        """The ELBO of x, (n, *shape), averaged over ``samples`` paths drawn from q for each example.
+    def elbo(
+        self, x: entrance.Given, *, samples: int = 1, h: Features | None = None, condition: Any = None
+    ) -> Elbo:
+        """The ELBO of x, (n, *shape), averaged over ``samples`` paths (or sweeps) for each example: ``elbo_of``.
+
+        x is a tensor or a NumPy array; ``h`` are its features, where they are known. ``ValueError`` or
+        ``TypeError`` for examples that do not match ``spec``.
+        """
+        return self.elbo_of(entrance.entered(self, x, condition), samples=samples, h=h, condition=condition)
+
+    def elbo_of(
+        self, x: Tensor, *, samples: int = 1, h: Features | None = None, condition: Any = None
+    ) -> Elbo:
+        """As ``elbo``, of examples that were checked where they entered: for objectives and bounds.
 
         The notes' ELBO decomposition; the prior and (for a q drawn from the top) the matching terms are KLs
         given the level above, in closed form where q and p have one; the reconstruction is Monte Carlo.
-        ``h`` are the features of x, where they are known.
         """
         of_paths = walk.elbo_terms(self, x, samples=samples, h=h, condition=condition)
         terms = {t: term.mean(dim=1) for t, term in of_paths.items()}
@@ -170,9 +191,13 @@ class Chain(nn.Module, ABC):
         )
 
     def log_weight(
-        self, x: Tensor, *, samples: int = 1, h: Features | None = None, condition: Any = None
+        self, x: entrance.Given, *, samples: int = 1, h: Features | None = None, condition: Any = None
     ) -> Tensor:
-        """``walk.log_weight``: log p(x, z) − log q(z|x) of paths drawn from q, shape (n, samples), nats."""
+        """``walk.log_weight``: log p(x, z) − log q(z|x) of paths drawn from q, shape (n, samples), nats.
+
+        x as in ``elbo``.
+        """
+        x = entrance.entered(self, x, condition)
         return walk.log_weight(self, x, samples=samples, h=h, condition=condition)
 
     @torch.no_grad()

@@ -7,6 +7,26 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+ERRORS = 4.0
+"""Standard errors by which a mean code length may be below 0: beyond, it is no accident of the draws."""
+_OF_ONE = 10.0
+"""Nats in their place where the error is unknown, as for a single example."""
+_ROUNDING = 1e-5
+"""Nats per dimension that rounding may add to a log-probability of 0."""
+
+
+def check_code_length(nats: float, stderr: float, *, dims: int) -> None:
+    """Raise ``ValueError`` for a mean log-probability of integers that is above 0 beyond its standard error."""
+    allowed = _OF_ONE if math.isnan(stderr) else ERRORS * stderr
+    if nats > allowed + _ROUNDING * dims:
+        per_bit = dims * math.log(2.0)
+        error = "" if math.isnan(stderr) else f" ± {stderr / per_bit:.4f}"
+        raise ValueError(
+            f"the mean code length is {-nats / per_bit:.4f}{error} bits/dim, and it cannot be below 0, as "
+            "probabilities are at most 1: p(x|z_1) does not sum to 1 over the grey levels, or the bound is "
+            "too high. Check the log_prob of the chain's distributions."
+        )
+
 
 @dataclass(frozen=True)
 class Elbo:
@@ -37,13 +57,17 @@ class Elbo:
     def bits_per_dim(self) -> Tensor:
         """−total / (D ln 2), shape (n,), a code length; smaller is better.
 
-        Raises ``ValueError`` where p(x|z_1) is a density: a density has no code length.
+        Raises ``ValueError`` where p(x|z_1) is a density, which has no code length, and for a mean below 0 by more
+        than ``ERRORS`` standard errors.
         """
         if not self.discrete:
             raise ValueError(
                 "bits_per_dim of a density: it exists only for integer data with a likelihood over "
                 "their levels. Use `total`, in nats, or a discretized likelihood."
             )
+        total = self.total.detach().double()
+        stderr = float(total.std()) / math.sqrt(len(total)) if len(total) > 1 else math.nan
+        check_code_length(float(total.mean()), stderr, dims=self.dims)
         return -self.total / (self.dims * math.log(2.0))
 
     def detach(self) -> Elbo:

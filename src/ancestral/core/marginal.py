@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
 from ancestral._internal import checks
+from ancestral.core import entrance
 from ancestral.core.chain import Chain, Features
 from ancestral.core.elbo import Elbo
 from ancestral.core.features import repeat_features
@@ -40,7 +41,9 @@ class MarginalChain(Chain):
         q, p = self.q_step(state, h, t), self.p_step(state, t)  # type: ignore[arg-type]
         return _divergence(q, p)
 
-    def elbo(self, x: Tensor, *, samples: int = 1, h: Features | None = None, condition: Any = None) -> Elbo:
+    def elbo_of(
+        self, x: Tensor, *, samples: int = 1, h: Features | None = None, condition: Any = None
+    ) -> Elbo:
         """The ELBO of x, (n, *shape), swept over all levels: T network calls for each of ``samples``.
 
         Each level's z_t is drawn afresh from q(z_t|x). The terms have the same means as along one path,
@@ -66,6 +69,14 @@ class MarginalChain(Chain):
         )
 
     def elbo_sampled(
+        self, x: entrance.Given, *, levels: int = 1, h: Features | None = None, condition: Any = None
+    ) -> Elbo:
+        """``elbo_sampled_of`` for examples as ``elbo`` takes them."""
+        return self.elbo_sampled_of(
+            entrance.entered(self, x, condition), levels=levels, h=h, condition=condition
+        )
+
+    def elbo_sampled_of(
         self, x: Tensor, *, levels: int = 1, h: Features | None = None, condition: Any = None
     ) -> Elbo:
         """The ELBO with its sum of matching terms estimated from ``levels`` random t, at 1 + levels calls.

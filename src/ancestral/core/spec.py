@@ -45,6 +45,13 @@ class DataSpec:
         return math.prod(self.shape)
 
     @property
+    def top(self) -> int:
+        """The highest grey level; ``ValueError`` for real numbers."""
+        if self.levels is None:
+            raise ValueError(f"{self.words} have no grey levels.")
+        return self.levels - 1
+
+    @property
     def is_image(self) -> bool:
         """Whether an example is an image (C, H, W)."""
         return len(self.shape) == 3

@@ -335,8 +335,11 @@ def _inner(distribution: Distribution) -> Distribution:
 def log_prob_of(distribution: Distribution, value: Tensor) -> Tensor:
     """Log probabilities, (n · k,), of values (n, …) that each stand for k consecutive rows of a distribution.
 
-    A distribution with a method ``log_prob_repeated`` needs no copies of the values.
+    A distribution with a method ``log_prob_repeated`` needs no copies of the values. Integers go to
+    distributions of torch as real numbers, which some of them require.
     """
+    if not value.is_floating_point() and type(_inner(distribution)).__module__.startswith("torch."):
+        value = value.to(torch.get_default_dtype())
     times = distribution.batch_shape[0] // len(value)
     if times <= 1:
         return distribution.log_prob(value)

@@ -192,6 +192,11 @@ class Dataset:
         return (self._as_bits(piece) for piece in pieces(self.train.x))
 
     @property
+    def stored_spec(self) -> DataSpec:
+        """What an example of ``train`` is as stored: before its bits are drawn."""
+        return replace(self.spec, levels=self.source_levels) if self.binarize == "dynamic" else self.spec
+
+    @property
     def nbytes(self) -> int:
         """What the examples of all splits take in memory."""
         return sum(part.x.nbytes for part in (self.train, self.validation, self.test) if part is not None)

@@ -25,6 +25,13 @@ class Factorised(Distribution):
     closed_kl: ClassVar[tuple[type[Distribution], ...]] = ()
     """The distributions to which there is a KL in closed form."""
     _validate_args = False
+    entries: constraints.Constraint = constraints.real
+    """The values that an entry of an example may have."""
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The values that an example may have."""
+        return constraints.independent(self.entries, len(self.event_shape))
 
 
 def full_precision(out: Tensor) -> Tensor:

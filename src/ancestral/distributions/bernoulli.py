@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 from torch.nn import functional as F
 
 from ancestral._internal.randomness import Noise
@@ -15,6 +16,8 @@ _TOGETHER = 8
 
 class Bernoulli(Factorised):
     """Each entry 0 or 1, P(1) = sigmoid(logits); values may be integers of any kind."""
+
+    entries = constraints.boolean
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 from torch.nn import functional as F
 
 from ancestral._internal.randomness import Noise
@@ -37,6 +38,11 @@ class Discretized(Factorised, ABC):
         self.levels = levels
         shape = torch.broadcast_shapes(loc.shape, scale.shape)
         super().__init__(shape[:1], shape[1:])
+
+    @property
+    def entries(self) -> constraints.Constraint:  # type: ignore[override]
+        """As ``Factorised``: the grey levels."""
+        return constraints.integer_interval(0, self.levels - 1)
 
     @staticmethod
     @abstractmethod

@@ -33,6 +33,11 @@ class DiscretizedLogisticMixture(Factorised):
         self.parts = DiscretizedLogistic(loc, scale, levels)
         super().__init__(loc.shape[:1], loc.shape[2:])
 
+    @property
+    def entries(self) -> constraints.Constraint:  # type: ignore[override]
+        """As ``Factorised``: the grey levels."""
+        return self.parts.entries
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability of integers (n, …) in 0 … levels − 1, summed to (n,)."""
         return torch.einsum("n...->n", self.log_prob_entries(value))

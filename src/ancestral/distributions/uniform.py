@@ -25,12 +25,8 @@ class WithUniform(Factorised):
         self.part = part
         self.share = share
         self.levels = levels
+        self.entries = constraints.integer_interval(0, levels - 1)
         super().__init__(part.batch_shape, part.event_shape)
-
-    @property
-    def entries(self) -> constraints.Constraint:
-        """The values that an entry may have."""
-        return constraints.integer_interval(0, self.levels - 1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability of integers (n, …) in 0 … levels − 1, summed to (n,)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,11 +20,13 @@ from ancestral.bounds import (
     Estimate,
     IwaeBound,
     WeightedBounded,
+    code_length,
     elbo_bound,
 )
 from ancestral.bounds.ais import AisBounded
 from ancestral.bounds.iwae import IWAE_SAMPLES
 from ancestral.core.chain import Chain
+from ancestral.core.entrance import Given
 from ancestral.data import Examples, Split, chosen
 from ancestral.data.raw import Array
 from ancestral.evaluation.loop import Measurement, Progress
@@ -135,17 +136,19 @@ class Evaluation:
     """For t = 2 … T, the KL (or its estimate) of z_{t−1} given z_t."""
     network_calls_per_image: int
     """Generative steps p(z_{t−1}|z_t) computed for one example's ELBO: T for a path or a sweep."""
-    tighter: Tighter | None = None
+    tighter: Tighter | None = field(default=None, repr=False)
     """The bound on log p(x) that was computed beside the ELBO."""
     seconds: float = 0.0
     estimator: dict[str, Any] = field(default_factory=dict)
     """How the ELBO was estimated, as in the commands' JSON: its ``name`` is "path", "sweep" or "sampled"."""
-    nats: Tensor | None = None
+    nats: Tensor | None = field(default=None, repr=False)
     """The ELBO of each example, (n,)."""
     seed: int = 0
     """Of the random draws."""
     total: int | None = None
     """How many examples there are, of which n were chosen (``Split.some``)."""
+    T: int = 1
+    """The chain's number of latent levels."""
 
     @property
     def log_likelihood(self) -> Estimate | None:
@@ -161,6 +164,33 @@ class Evaluation:
     def alive(self) -> int:
         """How many latent levels cost more than ``ALIVE`` nats, so are used."""
         return sum(cost > ALIVE for cost in self.kl_per_latent)
+
+    def __str__(self) -> str:
+        return "\n".join([f"n = {self.n}, D = {self.dims}", *self.lines()])
+
+    def lines(self) -> list[str]:
+        """The figures for a person, one a line."""
+        lines = [f"  ELBO            {self.elbo:12.4f} nats"]
+        if self.bits_per_dim is not None:
+            lines.append(f"  bits/dim        {self.bits_per_dim:12.4f}")
+        lines += [
+            f"  reconstruction  {self.reconstruction:12.4f} nats",
+            f"  matching        {self.matching:12.4f} nats" + ("  (T = 1)" if self.T == 1 else ""),
+            f"  prior matching  {self.prior:12.4f} nats",
+        ]
+        if 1 < self.T <= 100:
+            kls = "  ".join(f"z_{t} {cost:.3f}" for t, cost in enumerate(self.kl_per_latent, 1))
+            lines.append(f"  KL per latent   {kls}   ({self.alive} of {self.T} alive)")
+        if self.tighter is not None:
+            lines.append(f"  log p(x)     >= {self.tighter.estimate:12.4f} nats ({self.tighter.words})")
+        if self.elbo.stderr_estimator is not None:
+            lines.append(
+                f"  of the draws    ± {self.elbo.stderr_estimator:.4f} nats in the ELBO, given the examples"
+            )
+        calls = f"{self.network_calls_per_image} generative steps per example"
+        pilot = self.estimator.get("pilot_calls")
+        calls += f" and {pilot} in a pilot" if pilot else ""
+        return [*lines, f"  cost            {calls}, {self.seconds:.1f} s"]
 
     def json(self) -> dict[str, Any]:
         """As in the commands' JSON, without what names the run."""
@@ -186,7 +216,7 @@ class Evaluation:
 
 def evaluate(
     chain: Chain,
-    x: Split | Examples,
+    x: Split | Examples | Given,
     *,
     bound: str = "elbo",
     samples: int | None = None,
@@ -201,9 +231,11 @@ def evaluate(
     split: str = "test",
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate ``chain`` on x, (N, *shape), in the data's own values: a tensor, a split, or rows of a file.
+    """Evaluate ``chain`` on x, (N, *shape), in the data's own values: a tensor, an array, a split or rows.
 
     By default on all of x, else on ``n`` examples, which ``Split.some`` draws: always the same ones.
+    ``ValueError`` or ``TypeError`` for examples of another shape, type or range than the chain's spec, for a chain
+    whose distributions do not fit it, and for a mean code length below 0.
 
     The ELBO and its terms are always there, by default as ``bounds.default_bound`` estimates it. ``bound`` is
     "elbo", with ``samples`` paths (or sweeps) averaged per example; "iwae", which adds the bound on log p(x)
@@ -279,12 +311,14 @@ def summarised(
     """The ELBO and its terms over all measured examples, of ``total``, and the bound beside it."""
     found, dims = elbo.found, chain.spec.dims
     assert isinstance(found, ElboBounded)
+    if tighter is not None:
+        code_length(chain, tighter.found.estimate)
     mean, per_level = found.estimate, found.matching.mean
     return Evaluation(
         n=elbo.n,
         dims=dims,
         elbo=mean,
-        bits_per_dim=mean.scaled(-1.0 / (dims * math.log(2.0))) if chain.discrete else None,
+        bits_per_dim=code_length(chain, mean),
         reconstruction=Estimate.of(found.reconstruction).mean,
         matching=float(per_level.sum()),
         prior=Estimate.of(found.prior).mean,
@@ -296,4 +330,5 @@ def summarised(
         nats=found.nats,
         seed=elbo.seed,
         total=elbo.n if total is None else total,
+        T=chain.T,
     )

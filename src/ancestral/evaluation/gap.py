@@ -16,11 +16,12 @@ from typing import Any
 from torch import Tensor
 
 from ancestral.bounds import Estimate, FittedBound, Fitting
-from ancestral.bounds.fitted import check_can_fit
+from ancestral.bounds.fitted import FittedBounded, check_can_fit
 from ancestral.core.chain import Chain
-from ancestral.data import Examples
+from ancestral.core.entrance import Given
+from ancestral.data import Examples, Split
 from ancestral.evaluation.evaluation import Tighter, evaluate
-from ancestral.evaluation.loop import Progress, bounded
+from ancestral.evaluation.loop import Progress, bounded_of, entered
 from ancestral.evaluation.pictures import save_figure
 
 WEIGHED = 500
@@ -60,9 +61,11 @@ class Gaps:
     """What is left to the tightest other bound: the family's share, at least, as that is a bound still. Below
     0 where no bound is above the fitted ELBO: then it says nothing, and more samples are needed."""
     fitting: Fitting
+    unconverged: int = 0
+    """The number of examples to which q was not fitted to the end: the fitted ELBO is a bound, and too low."""
 
     @staticmethod
-    def of(fitted: Tensor, tighter: list[Tighter], *, fitting: Fitting) -> Gaps:
+    def of(fitted: Tensor, tighter: list[Tighter], *, fitting: Fitting, unconverged: int = 0) -> Gaps:
         """From the fitted ELBO, (n,), and tighter bounds on the same examples, importance-weighted first."""
         first, elbo = tighter[0].curve, tighter[0].curve.values[:, 0]
         columns = {FITTED: fitted}
@@ -74,7 +77,8 @@ class Gaps:
             for name, column in [("ELBO", elbo), *ordered]
         ]
         best = [column for name, column in ordered if name != FITTED][-1]
-        return Gaps(len(elbo), rungs, Estimate.of(fitted - elbo), Estimate.of(best - fitted), fitting)
+        amortised, left = Estimate.of(fitted - elbo), Estimate.of(best - fitted)
+        return Gaps(len(elbo), rungs, amortised, left, fitting, unconverged)
 
     @property
     def whole(self) -> float:
@@ -89,17 +93,22 @@ class Gaps:
             "amortisation": self.amortisation.json(),
             "approximation": self.approximation.json(),
             "fitting_steps": self.fitting.steps,
+            "fitting_unconverged": self.unconverged,
         }
 
     def table(self) -> list[list[str]]:
         """Rows of text, the first of them the heads."""
-        rows = [[rung.name, f"{rung.bound:.4f}", f"{rung.above_elbo:.4f}"] for rung in self.rungs]
+        found = self.json()
+        rows = [
+            [rung_words(found, rung.name), f"{rung.bound:.4f}", f"{rung.above_elbo:.4f}"]
+            for rung in self.rungs
+        ]
         return [["bound", "nats", "above the ELBO"], *rows]
 
 
 def bound_gaps(
     chain: Chain,
-    x: Examples,
+    x: Examples | Given,
     *,
     tighter: Tighter,
     fitting: Fitting = Fitting(),  # noqa: B008
@@ -118,23 +127,35 @@ def bound_gaps(
             f"the bound given is {tighter.bound} of {len(tighter.curve.best)} examples and {tighter.samples} "
             f"sample(s), for {len(x)} examples; it must be of the same ones, and iwae of at least 2 samples."
         )
-    check_can_fit(chain, x[:1].to(next(chain.parameters()).device))
+    some = entered(chain, x)
+    assert not isinstance(some, Split)
+    check_can_fit(chain, some[:1].to(next(chain.parameters()).device))
     bounds = [tighter]
     if tighter.bound == "ais":
         rest: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
-        weighed = evaluate(chain, x, bound="iwae", samples=WEIGHED, **rest)
+        weighed = evaluate(chain, some, bound="iwae", samples=WEIGHED, **rest)
         assert weighed.tighter is not None
         bounds.insert(0, weighed.tighter)
-    (fitted,) = bounded(
+    (fitted,) = bounded_of(
         chain,
-        x,
+        some,
         [FittedBound(fitting)],
         batch_size=batch_size,
         seed=seed,
         purpose=(_FITTED,),
         progress=progress,
     )
-    return Gaps.of(fitted.found.nats, bounds, fitting=fitting)
+    assert isinstance(fitted.found, FittedBounded)
+    unconverged = int(fitted.found.unconverged.sum())
+    return Gaps.of(fitted.found.nats, bounds, fitting=fitting, unconverged=unconverged)
+
+
+def rung_words(found: dict[str, Any], name: str) -> str:
+    """A bound of ``Gaps.json`` for a person: its name, and whether q was fitted to the end."""
+    unconverged = found.get("fitting_unconverged", 0)
+    if name != FITTED or not unconverged:
+        return name
+    return f"{name} (not converged for {unconverged} of {found['n']})"
 
 
 def save_gaps(path: Path, gaps: Gaps) -> None:
@@ -160,7 +181,7 @@ def draw_gaps(figure: Any, found: dict[str, Any]) -> None:
     axes = figure.add_subplot()
     rungs = found["bounds"]
     means, places = [rung["mean"] for rung in rungs], range(len(rungs))
-    wide = [1.96 * rung["above_elbo"]["stderr"] for rung in rungs]
+    wide = [1.96 * (rung["above_elbo"]["stderr"] or 0.0) for rung in rungs]
     axes.errorbar(means, places, xerr=wide, fmt="o", color="black", markersize=4, capsize=2)
     elbo, middle = means[0], means[0] + found["amortisation"]["mean"]
     told = f"amortisation: {_words(found['amortisation'])}"
@@ -169,7 +190,7 @@ def draw_gaps(figure: Any, found: dict[str, Any]) -> None:
         told = f"family of q: {_words(found['approximation'])} or more"
         axes.axvspan(middle, means[-1], color="tab:blue", alpha=0.2, label=told)
     axes.axvline(means[-1], color="black", linewidth=0.8, linestyle="--", label="log p(x) is here or above")
-    axes.set_yticks(places, [rung["name"] for rung in rungs])
+    axes.set_yticks(places, [rung_words(found, rung["name"]) for rung in rungs])
     axes.set_xlabel(f"nats per example; ELBO {_words(rungs[0])} over n = {found['n']}")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=8)
 

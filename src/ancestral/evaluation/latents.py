@@ -22,7 +22,9 @@ from torch.distributions import Distribution
 
 from ancestral._internal import checks
 from ancestral._internal.randomness import GeneratorNoise, mixed, own_randomness, reseed
+from ancestral.core import entrance
 from ancestral.core.chain import Chain
+from ancestral.core.entrance import Given
 from ancestral.core.marginal import marginal
 from ancestral.core.walk import generated, infer
 from ancestral.distributions import full_precision
@@ -58,7 +60,7 @@ class Reconstructions:
 
 def reconstruct(
     chain: Chain,
-    x: Tensor,
+    x: Given,
     *,
     levels: Sequence[int] | None = None,
     steps: int = STEPS,
@@ -68,12 +70,13 @@ def reconstruct(
     """Code x, (n, *shape), at each of ``levels`` (by default up to 6 of 1 … T) and decode.
 
     ``steps`` is how many of a ``MarginalChain``'s T levels p visits, from a level below T in proportion.
-    Raises ``ValueError`` for a level that the chain does not have.
+    Raises ``ValueError`` for a level that the chain does not have, and as ``entrance.batch`` for x.
     """
+    x = entrance.entered(chain, x)
     levels = default_levels(chain.T) if levels is None else checked_levels(chain, levels)
     parts = []
     for index, level in enumerate(levels):
-        code = encode(chain, x, level=level, seed=seed)
+        code = _encoded(chain, x, level=level, seed=seed)
         parts.append(decode(chain, code, steps=steps, seed=seed))
         progress(index + 1, len(levels))
     target = x.cpu().double()
@@ -83,8 +86,8 @@ def reconstruct(
 
 def interpolate(
     chain: Chain,
-    a: Tensor,
-    b: Tensor,
+    a: Given,
+    b: Given,
     *,
     points: int = 8,
     level: int | None = None,
@@ -100,12 +103,14 @@ def interpolate(
     draws of p at every point, so that neighbouring points differ by their codes alone.
     """
     checks.integer("points", points, low=2)
+    a, b = (entrance.examples(chain, end, what=name) for name, end in (("a", a), ("b", b)))
+    entrance.entered(chain, a)
     if a.shape != b.shape:
         raise ValueError(
             f"the ends are {tuple(a.shape)} and {tuple(b.shape)}; give as many of the one as of the other."
         )
     level = middle(chain) if level is None else checked_levels(chain, [level])[0]
-    first, last = (encode(chain, end, level=level, seed=seed) for end in (a, b))
+    first, last = (_encoded(chain, end, level=level, seed=seed) for end in (a, b))
     return _between(chain, first, last, points=points, steps=steps, seed=seed, progress=progress)
 
 
@@ -156,9 +161,13 @@ def checked_levels(chain: Chain, levels: Sequence[int]) -> list[int]:
     return list(levels)
 
 
-@torch.no_grad()
-def encode(chain: Chain, x: Tensor, *, level: int = 1, seed: int = 0) -> Code:
+def encode(chain: Chain, x: Given, *, level: int = 1, seed: int = 0) -> Code:
     """A code of x, (n, *shape), drawn from q: see the module. The caller's random state is left as it was."""
+    return _encoded(chain, entrance.entered(chain, x), level=level, seed=seed)
+
+
+@torch.no_grad()
+def _encoded(chain: Chain, x: Tensor, *, level: int, seed: int) -> Code:
     checks.integer("level", level, low=1, high=chain.T)
     device = next(chain.parameters()).device
     x = x.to(device)

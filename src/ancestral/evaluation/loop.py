@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,9 +16,11 @@ from ancestral._internal.block import part_of_block
 from ancestral._internal.randomness import own_randomness, reseed
 from ancestral.bounds import Bound, Bounded
 from ancestral.bounds.pieces import Done
+from ancestral.core import entrance
 from ancestral.core.batch import Batch
 from ancestral.core.chain import Chain
 from ancestral.data import Examples, Split, feed_batches
+from ancestral.data.rows import Rows
 
 Progress = Callable[[int, int], None]
 """Called with (examples done, examples in all)."""
@@ -46,10 +48,9 @@ class Measurement:
         return len(self.found.nats)
 
 
-@torch.no_grad()
 def bounded(
     chain: Chain,
-    x: Split | Examples,
+    x: Split | Examples | entrance.Given,
     bounds: Sequence[Bound],
     *,
     batch_size: int = BLOCK,
@@ -62,14 +63,52 @@ def bounded(
     A bound draws for blocks of ``BLOCK`` examples, from generators seeded by (seed, purpose, first example of the
     block), whatever other bounds there are. At most ``batch_size`` examples of a block are computed at once, which
     changes no draws; bounds that are computed ``in_blocks`` limit their memory by themselves. The last block
-    counts like the others, and the caller's random state is left as it was. ``ValueError`` for a bound that the
-    chain does not have, and for no examples.
+    counts like the others, and the caller's random state is left as it was. ``ValueError`` or ``TypeError`` for
+    examples that do not match the chain (``entered``), and ``ValueError`` for a bound that it does not have.
     """
-    checks.integer("batch_size", batch_size, low=1)
     for bound in bounds:
         bound.check(chain)
-    if len(x) == 0:
-        raise ValueError("there are no examples to evaluate; give at least one.")
+    some = entered(chain, x)
+    return bounded_of(
+        chain, some, bounds, batch_size=batch_size, seed=seed, purpose=purpose, progress=progress
+    )
+
+
+def entered(chain: Chain, x: Split | Examples | entrance.Given, *, what: str = "x") -> Split | Examples:
+    """The examples x, checked and in the spec's type, and the chain's distributions for some of them.
+
+    Rows of a file are not read for it: their values are checked batch by batch, as they are read.
+    ``ValueError`` or ``TypeError`` as ``entrance.checked`` and ``entrance.check_chain``.
+    """
+    values = x.x if isinstance(x, Split) else x
+    found: Examples
+    if isinstance(values, Rows):
+        entrance.check_shape(chain.spec, tuple(values.shape), what=what)
+        found = values
+    else:
+        found = entrance.examples(chain, values, what=what)
+    whole = replace(x, x=found) if isinstance(x, Split) else found
+    with batches(whole[:2], 2, next(chain.parameters()).device) as numbered:
+        _, few = next(numbered)
+        seen = entrance.examples(chain, few.x, what=what) if isinstance(found, Rows) else found
+        entrance.check_chain(chain, seen, chain.condition(few))
+    return whole
+
+
+@torch.no_grad()
+def bounded_of(
+    chain: Chain,
+    x: Split | Examples,
+    bounds: Sequence[Bound],
+    *,
+    batch_size: int = BLOCK,
+    seed: int = 0,
+    purpose: Sequence[int] = (),
+    progress: Progress | None = None,
+) -> list[Measurement]:
+    """As ``bounded``, of examples that ``entered``, by bounds that were checked."""
+    checks.integer("batch_size", batch_size, low=1)
+    unread = isinstance(x.x if isinstance(x, Split) else x, Rows)
     device = next(chain.parameters()).device
     size = BLOCK if any(bound.in_blocks for bound in bounds) else batch_size
     parts: list[dict[int, list[Bounded]]] = [{} for _ in bounds]
@@ -78,12 +117,14 @@ def bounded(
         planned = [bound.planned(chain, x, seed=seed) for bound in bounds]
         for part, batch in numbered:
             first = part.block + part.offset
+            if unread:
+                batch = batch.showing(entrance.examples(chain, batch.x))
             for index, bound in enumerate(planned):
                 start = time.perf_counter()
                 reseed(device, seed, *purpose, part.block)
                 done = within(progress, first, len(batch), len(x), part=(index, len(bounds)))
                 with part.drawing():
-                    parts[index].setdefault(part.block, []).append(bound(chain, batch, done=done))
+                    parts[index].setdefault(part.block, []).append(bound.of(chain, batch, done=done))
                 seconds[index] += time.perf_counter() - start
             if progress is not None:
                 progress(first + len(batch), len(x))

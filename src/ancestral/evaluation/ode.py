@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ancestral.bounds import Estimate, OdeBound
+from ancestral.bounds import Estimate, OdeBound, code_length
 from ancestral.bounds.ode import OF, OdeBounded
 from ancestral.core.chain import Chain
+from ancestral.core.entrance import Given
 from ancestral.data import Examples, Split
 from ancestral.evaluation.loop import Progress, bounded
 
@@ -63,7 +64,7 @@ class OdeEvaluation:
 
 def evaluate_ode(
     chain: Chain,
-    x: Split | Examples,
+    x: Split | Examples | Given,
     bound: OdeBound = OdeBound(),  # noqa: B008
     *,
     batch_size: int = 500,
@@ -72,7 +73,7 @@ def evaluate_ode(
 ) -> OdeEvaluation:
     """Bound log p(x) of the model that ends with the chain's ODE, on all of x, (n, *shape).
 
-    ``ValueError`` for a chain that is no diffusion model.
+    ``ValueError`` for a chain that is no diffusion model, and as ``evaluate``.
     """
     (measured,) = bounded(chain, x, [bound], batch_size=batch_size, seed=seed, progress=progress)
     found = measured.found
@@ -83,7 +84,7 @@ def evaluate_ode(
         n=n,
         dims=dims,
         bound=estimate,
-        bits_per_dim=estimate.scaled(-1.0 / (dims * math.log(2.0))) if chain.discrete else None,
+        bits_per_dim=code_length(chain, estimate),
         reconstruction=float(found.reconstruction.mean()),
         flow=float(found.flow.mean()),
         dequantisation=float(found.dequantisation.mean()),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ancestral._internal import checks
 from ancestral._internal.randomness import own_randomness, reseed
-from ancestral.core import walk
+from ancestral.core import entrance, walk
 from ancestral.core.chain import Chain
 from ancestral.core.features import repeat_features
 from ancestral.evaluation.loop import evaluation_mode
@@ -80,7 +80,7 @@ def check_two_latents(chain: Chain) -> None:
 
 
 @torch.no_grad()
-def posterior_grids(chain: Chain, x: Tensor, *, cells: int = CELLS) -> list[PosteriorGrid]:
+def posterior_grids(chain: Chain, x: entrance.Given, *, cells: int = CELLS) -> list[PosteriorGrid]:
     """q(z|x) and p(x, z) of each example of x, (n, *shape), on a grid that holds both of them.
 
     Densities are computed as the chain computes them, and summed in float64. Raises ``ValueError`` for a
@@ -88,6 +88,7 @@ def posterior_grids(chain: Chain, x: Tensor, *, cells: int = CELLS) -> list[Post
     """
     check_two_latents(chain)
     checks.integer("cells", cells, low=9)
+    x = entrance.entered(chain, x)
     device = next(chain.parameters()).device
     with evaluation_mode(chain), own_randomness(device):
         reseed(device, 0)

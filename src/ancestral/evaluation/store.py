@@ -24,8 +24,9 @@ from ancestral._internal.tensors import load_tensors
 from ancestral.bounds import Bound
 from ancestral.bounds.stored import flattened, restored
 from ancestral.core.chain import Chain
+from ancestral.core.entrance import Given
 from ancestral.data import Examples, Split, chosen, examples_hash
-from ancestral.evaluation.loop import BLOCK, Measurement, Progress, bounded
+from ancestral.evaluation.loop import BLOCK, Measurement, Progress, bounded_of, entered
 
 FORMAT = 1
 _LOG = logging.getLogger(__name__)
@@ -143,14 +144,14 @@ class Store:
 
 def measure(
     chain: Chain,
-    x: Split | Examples,
+    x: Split | Examples | Given,
     bounds: Sequence[Bound],
     *,
     store: Store | None,
     n: int | None = None,
     split: str = "test",
     seed: int = 0,
-    batch_size: int = 500,
+    batch_size: int = BLOCK,
     enough: bool = False,
     progress: Progress | None = None,
 ) -> list[Measurement]:
@@ -159,19 +160,20 @@ def measure(
     With ``enough``, a stored bound of the same kind from at least as many examples and samples does as well.
     ``split`` is what the examples are called. Raises as ``loop.bounded``.
     """
-    x = Split(x) if not isinstance(x, Split) else x
-    some = x.some(n)
     for bound in bounds:
         bound.check(chain)
-    if store is None or len(some) == 0:
-        return bounded(chain, some, bounds, batch_size=batch_size, seed=seed, progress=progress)
+    examples = entered(chain, x)
+    whole = examples if isinstance(examples, Split) else Split(examples)
+    some = whole.some(n)
+    if store is None:
+        return bounded_of(chain, some, bounds, batch_size=batch_size, seed=seed, progress=progress)
     digest = _digest(chain, some)
     keys = [
         {
             "what": bound.name,
             "split": split,
             "n": len(some),
-            "chosen": chosen(len(some), len(x)),
+            "chosen": chosen(len(some), len(whole)),
             "examples": digest,
             "seed": seed,
             "block": BLOCK,
@@ -181,10 +183,10 @@ def measure(
     ]
     found = [store.find_bound(key) for key in keys]
     if enough and None in found:
-        found = _at_least(chain, store, x, keys, bounds) or found
+        found = _at_least(chain, store, whole, keys, bounds) or found
     missing = [index for index, one in enumerate(found) if one is None]
     if missing:
-        measured = bounded(
+        measured = bounded_of(
             chain,
             some,
             [bounds[index] for index in missing],

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from ancestral.core import entrance
 from ancestral.core.batch import Batch
 from ancestral.core.chain import Chain
 
@@ -49,9 +50,12 @@ class Objective(nn.Module, ABC):
     def check(self, chain: Chain) -> None:
         """Raise ``ValueError`` for a chain that cannot be trained with it."""
 
-    def forward(self, chain: Chain, batch: Batch | Tensor) -> Loss:
-        """The loss of a batch, or of examples x, (n, *shape), without labels."""
-        return self.loss(chain, Batch.of(batch))
+    def forward(self, chain: Chain, batch: Batch | entrance.Given) -> Loss:
+        """The loss of a batch, or of examples x, (n, *shape), without labels.
+
+        Checks them, as the training loop does not: it calls ``loss``.
+        """
+        return self.loss(chain, entrance.batch(chain, batch))
 
     @abstractmethod
     def loss(self, chain: Chain, batch: Batch) -> Loss:

@@ -64,7 +64,7 @@ class NegativeElbo(Objective):
 
     def loss(self, chain: Chain, batch: Batch) -> Loss:
         """As ``Objective``."""
-        return self.weighted(chain.elbo(batch.x, samples=self.samples, condition=chain.condition(batch)))
+        return self.weighted(chain.elbo_of(batch.x, samples=self.samples, condition=chain.condition(batch)))
 
     def weighted(self, elbo: Elbo) -> Loss:
         """The batch mean of −ELBO with the weights, and its terms without them."""
@@ -101,7 +101,9 @@ class RandomLevels(NegativeElbo):
     def loss(self, chain: Chain, batch: Batch) -> Loss:
         """As ``Objective``."""
         condition = chain.condition(batch)
-        return self.weighted(marginal(chain).elbo_sampled(batch.x, levels=self.samples, condition=condition))
+        return self.weighted(
+            marginal(chain).elbo_sampled_of(batch.x, levels=self.samples, condition=condition)
+        )
 
 
 def _shares(levels: Tensor) -> Tensor:

@@ -241,8 +241,7 @@ class FirstFew(Objective):
 
     def loss(self, chain: Chain, batch: Batch) -> Loss:
         """As ``Objective``."""
-        loss: Loss = (self.first if self.warming else self.objective)(chain, batch)
-        return loss
+        return (self.first if self.warming else self.objective).loss(chain, batch)
 
     def at_step(self, step: int) -> None:
         """As ``Objective``. A compiled step is compiled again where the objective changes."""

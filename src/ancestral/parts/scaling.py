@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ancestral.core.entrance import Given, checked
 from ancestral.core.spec import DataSpec
 
 _CONSTANT = 1e-13
@@ -43,14 +45,16 @@ class Scaling(nn.Module):
         self.spec = spec
         self.levels = spec.levels
 
-    def fit(self, x: Tensor | Iterable[Tensor]) -> Scaling:
+    def fit(self, x: Given | Iterable[Tensor]) -> Scaling:
         """Take the statistics of training data x, (n, *shape), whole or in pieces, entry by entry.
 
         Real data are standardised (an entry that never varies is shifted only); integers keep their fixed
         map and set ``centre``. Returns itself. ``ValueError`` for integers that are not among the levels,
         and for no data.
         """
-        pieces = (x,) if isinstance(x, Tensor) else x
+        pieces = (
+            (checked(self.spec, x, what="the training data"),) if isinstance(x, Tensor | np.ndarray) else x
+        )
         if self.levels is None:
             mean, std, size = _mean_std_size(pieces)
             std = torch.where(std > _CONSTANT * size, std, torch.ones_like(std))

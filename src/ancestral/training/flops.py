@@ -63,7 +63,7 @@ def training_work(chain: Chain, objective: Objective, batch: Batch | Tensor) -> 
     were; torch's random state moves on. The chain must be in training mode, or dropout is left out.
     """
     parameters = [p for p in chain.parameters() if p.requires_grad]
-    return count_work(lambda: _gradients(objective(chain, batch).value, parameters))
+    return count_work(lambda: _gradients(objective.loss(chain, Batch.of(batch)).value, parameters))
 
 
 def _gradients(loss: Tensor, parameters: Iterable[Tensor]) -> None:

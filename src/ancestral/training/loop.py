@@ -8,11 +8,13 @@ import warnings
 from collections.abc import Generator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ancestral._internal.allocator import keep_freed_memory
 from ancestral._internal.randomness import own_randomness, reseed
 from ancestral.config import TrainingConfig
+from ancestral.core import entrance
 from ancestral.core.batch import Batch
 from ancestral.core.chain import Chain
 from ancestral.data import Dataset, feed_batches
@@ -145,17 +147,37 @@ class _Skips:
 
 
 def check_fits(chain: Chain, data: Dataset | Stream, config: TrainingConfig) -> None:
-    """Raise ``ValueError`` for data of another spec than the chain's or fewer examples than a batch."""
+    """Raise ``ValueError`` for data of another spec than the chain's or fewer examples than a batch, and for
+    examples or distributions of the chain that do not fit the spec (``entrance``).
+
+    Readers have checked the values of files; those in memory are checked here, those of a stream by the stream.
+    """
     if chain.spec != data.spec:
         raise ValueError(
             f"the chain is for {chain.spec.words}, and the data are {data.spec.words}; build the chain for "
             "these data."
         )
-    if isinstance(data, Dataset) and len(data.train) < config.batch_size:
+    if isinstance(data, Stream):
+        return
+    if len(data.train) < config.batch_size:
         raise ValueError(
             f"batch_size is {config.batch_size} and the data have {len(data.train)} training examples; "
             f"choose a batch size of at most {len(data.train)}."
         )
+    for name, split in (("training", data.train), ("validation", data.validation), ("test", data.test)):
+        if split is not None and isinstance(split.x, Tensor) and len(split) > 0:
+            stored = data.spec if name != "training" else data.stored_spec
+            entrance.checked(stored, split.x, what=f"the {name} part")
+    device = next(chain.parameters()).device
+    with contextlib.closing(feed_batches(data.train, [torch.arange(2) % len(data.train)], device)) as few:
+        batch = next(few)
+    if data.spec.levels is None and isinstance(data.train.x, Tensor):
+        x = data.train.x
+    else:
+        with own_randomness(device):
+            x = data.shown(batch.x)
+    x = entrance.examples(chain, x, what="the training part")
+    entrance.check_chain(chain, x, chain.condition(batch))
 
 
 def looked_at(config: TrainingConfig, step: int) -> bool:

@@ -16,6 +16,8 @@ from torch import Tensor
 from ancestral._internal import checks
 from ancestral._internal.randomness import mixed
 from ancestral.bounds.estimate import Estimate
+from ancestral.core.entrance import Given, checked_means
+from ancestral.core.spec import DataSpec
 from ancestral.data.dataset import Dataset, Split
 from ancestral.evaluation.samples.distances import frechet_distance, kernel_distance, precision_recall
 from ancestral.evaluation.samples.features import FeatureSpace, feature_space
@@ -99,8 +101,11 @@ class Ruler:
     ``Ruler.of`` makes one; ``measure`` measures. The floor is computed once.
     """
 
-    def __init__(self, space: FeatureSpace, reference: Tensor, held: Tensor) -> None:
+    def __init__(
+        self, space: FeatureSpace, reference: Tensor, held: Tensor, *, spec: DataSpec | None = None
+    ) -> None:
         assert len(reference) == len(held)
+        self.spec = DataSpec(tuple(reference.shape[1:])) if spec is None else spec
         self.space = space
         self.n = len(reference)
         self.reference = space(reference)
@@ -137,14 +142,16 @@ class Ruler:
         test = torch.randperm(len(data.test), generator=generator)[:n]
         kept = _rows(train, held)
         space = feature_space(features, _rows(train, fitting), data.spec, kept=kept, seed=seed)
-        return Ruler(space, _rows(data.test, test).x.to("cpu"), kept.x[:n].to("cpu"))
+        return Ruler(space, _rows(data.test, test).x.to("cpu"), kept.x[:n].to("cpu"), spec=data.spec)
 
-    def measure(self, samples: Tensor) -> Quality:
+    def measure(self, samples: Given) -> Quality:
         """The distances of ``samples``, (n, *shape) in the data's units, from the test examples.
 
-        ``ValueError`` unless there are as many as the ruler has test examples, all finite: distances at
-        other counts, or without some samples, do not compare.
+        ``ValueError`` unless there are as many as the ruler has test examples, all finite and within the grey
+        levels, of which means need not be whole: distances at other counts, or without some samples, do not
+        compare.
         """
+        samples = checked_means(self.spec, samples, what="the samples")
         if len(samples) != self.n:
             raise ValueError(
                 f"{len(samples)} samples for a ruler of {self.n} examples; the counts must be the same, as "

@@ -122,7 +122,7 @@ def save_curve(path: Path, found: dict[str, Any], *, figure: str = "frechet") ->
     points = sorted(found["points"], key=lambda point: int(point["network_calls"]))
     for name in dict.fromkeys(point["sampler"] for point in found["points"]):
         own = [point for point in points if point["sampler"] == name]
-        errors = [p["distance"]["kernel"]["stderr"] for p in own] if figure == "kernel" else None
+        errors = [p["distance"]["kernel"]["stderr"] or 0.0 for p in own] if figure == "kernel" else None
         axes.errorbar(
             [point["network_calls"] for point in own],
             [_value(point["distance"], figure) for point in own],

@@ -77,7 +77,7 @@ def bounds(models: Mapping[str, Mapping[str, Any]]) -> str:
             points = [] if tighter is None else tighter["curve"]
             places = [point["k"] for point in points] or [1]
             means = [point["mean"] for point in points] or [elbo["mean"]]
-            errors = [Z95 * point["stderr"] for point in points] or [Z95 * elbo["stderr"]]
+            errors = [Z95 * (point["stderr"] or 0.0) for point in points] or [Z95 * (elbo["stderr"] or 0.0)]
             axes.errorbar(
                 places, means, yerr=errors, color=colour, marker="o", markersize=3, capsize=2, label=model
             )
@@ -126,7 +126,7 @@ def training(models: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             left.plot(steps, losses, color=f"C{index}", linewidth=1, label=model)
             shown += losses[len(losses) // 10 :]
             means = [record["elbo"]["mean"] for record in held]
-            errors = [Z95 * record["elbo"]["stderr"] for record in held]
+            errors = [Z95 * (record["elbo"]["stderr"] or 0.0) for record in held]
             right.errorbar(
                 [record["step"] for record in held],
                 means,

@@ -85,9 +85,11 @@ class ContinuousDiffusion(GaussianDiffusion):
         z = k.signal * h + k.noise * torch.randn_like(h)
         return self.level_term(h, z, self.ask(z, k.time, condition), k, t)
 
-    def elbo(self, x: Tensor, *, samples: int = 1, h: Features | None = None, condition: Any = None) -> Elbo:
-        """As ``elbo_sampled`` with ``samples`` t: there is no sweep."""
-        return self.elbo_sampled(x, levels=samples, h=h, condition=condition)
+    def elbo_of(
+        self, x: Tensor, *, samples: int = 1, h: Features | None = None, condition: Any = None
+    ) -> Elbo:
+        """As ``elbo_sampled_of`` with ``samples`` t: there is no sweep."""
+        return self.elbo_sampled_of(x, levels=samples, h=h, condition=condition)
 
     def level_at(self, place: Tensor) -> Tensor:
         """The t in [0, 1] at ``place``: itself."""
