@@ -1,7 +1,7 @@
 """Laws over the levels 0 … L − 1 of integer data: continuous laws on the line, cut into bins.
 
 Exact in float32 where the formulas written down plainly are not: far in the tails, in bins much narrower
-than the law, and in their gradients.
+than the law, and in their gradients. ``WithUniform`` mixes a share of the uniform distribution into one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from torch.nn import functional as F
 
 from ancestral._internal.randomness import Noise
 from ancestral.distributions.base import Factorised, Shape
+
+if TYPE_CHECKING:
+    from ancestral.distributions.mixture import DiscretizedLogisticMixture
 
 _PIECE = 1 << 15
 """Entries whose means are taken at once on a CPU."""
@@ -295,3 +298,56 @@ def log1mexp(gap: Tensor) -> Tensor:
     near = torch.where(small, gap, torch.ones_like(gap))
     far = torch.where(small, torch.ones_like(gap), gap)
     return torch.where(small, (-torch.expm1(-near)).log(), torch.log1p(-torch.exp(-far)))
+
+
+class WithUniform(Factorised):
+    """(1 − share) · part + share · uniform, for each entry, over the grey levels 0 … levels − 1.
+
+    No entry has a probability below share / levels, so that no single one costs more than
+    log(levels / share) nats, however sure ``part`` is of another grey level.
+    """
+
+    def __init__(self, part: Discretized | DiscretizedLogisticMixture, share: float, levels: int) -> None:
+        self.part = part
+        self.share = share
+        self.levels = levels
+        self.entries = constraints.integer_interval(0, levels - 1)
+        super().__init__(part.batch_shape, part.event_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log probability of integers (n, …) in 0 … levels − 1, summed to (n,)."""
+        return torch.einsum("n...->n", self.log_prob_entries(value))
+
+    def log_prob_entries(self, value: Tensor) -> Tensor:
+        """Log probability of each entry, (n, …)."""
+        part = self.part.log_prob_entries(value)
+        least = part.new_tensor(math.log(self.share / self.levels))
+        return torch.logaddexp(part + math.log1p(-self.share), least)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean grey level, (n, …), in 0 … levels − 1 and not in general whole."""
+        return (1.0 - self.share) * self.part.mean + self.share * 0.5 * (self.levels - 1)
+
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:  # noqa: B008
+        """Integers, (*sample_shape, n, …)."""
+        draws = self.part.sample(sample_shape)
+        return self._mixed(draws, torch.rand(draws.shape, device=draws.device))
+
+    def sample_from(self, noise: Noise) -> Tensor:
+        """As ``sample``, (n, …), with random numbers of ``noise``."""
+        draws = self.part.sample_from(noise)
+        like = torch.empty((), dtype=torch.float32, device=draws.device)
+        return self._mixed(draws, noise.uniform(self._extended_shape(), like))
+
+    def _mixed(self, draws: Tensor, u: Tensor) -> Tensor:
+        """Where u, uniform on [0, 1), is below the share, the grey level that it then is of."""
+        level = (u * (self.levels / self.share)).clamp(max=self.levels - 1).to(draws.dtype)
+        return torch.where(u < self.share, level, draws)
+
+
+def with_uniform(
+    part: Discretized | DiscretizedLogisticMixture, share: float, levels: int
+) -> Discretized | DiscretizedLogisticMixture | WithUniform:
+    """``part`` with a share of the uniform distribution; itself where the share is 0."""
+    return WithUniform(part, share, levels) if share > 0.0 else part

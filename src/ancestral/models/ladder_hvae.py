@@ -80,16 +80,12 @@ class LadderHVAE(Chain):
         self.top_downs = nn.ModuleList(top_downs)
         self.priors = nn.ModuleList(priors)
         self.likelihood = likelihood
+        self.is_mass = self.likelihood.discrete
         self.scaling = scaling
         self.start = nn.Parameter(torch.zeros(stream_shape))
         self.latent_shapes = [tuple(shape) for shape in latent_shapes]
         self.laws = posteriors_of(laws, [shape[0] for shape in self.latent_shapes])
         self.prior = prior_of(prior, self.latent_shapes[-1])
-
-    @property
-    def discrete(self) -> bool:
-        """Whether the likelihood is a law over integers."""
-        return self.likelihood.discrete
 
     @property
     def summary(self) -> Summary:

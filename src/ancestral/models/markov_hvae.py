@@ -57,15 +57,11 @@ class MarkovHVAE(BottomUpChain):
         self.ups = nn.ModuleList(ups)
         self.downs = nn.ModuleList(downs)
         self.likelihood = likelihood
+        self.is_mass = self.likelihood.discrete
         self.scaling = scaling
         self.latent_dims = tuple(latent_dims)
         self.laws = posteriors_of(laws, self.latent_dims)
         self.prior = prior_of(prior, (self.latent_dims[-1],))
-
-    @property
-    def discrete(self) -> bool:
-        """Whether the likelihood is a law over integers."""
-        return self.likelihood.discrete
 
     @property
     def summary(self) -> Summary:

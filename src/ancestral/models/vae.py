@@ -53,14 +53,10 @@ class VAE(Chain):
         self.decoder = decoder
         self.posterior = posterior or DiagonalPosterior(latent_dims)
         self.likelihood = likelihood
+        self.is_mass = self.likelihood.discrete
         self.scaling = scaling
         self.latent_dims = latent_dims
         self.prior = prior_of(prior, (latent_dims,))
-
-    @property
-    def discrete(self) -> bool:
-        """Whether the likelihood is a law over integers."""
-        return self.likelihood.discrete
 
     @property
     def summary(self) -> Summary:

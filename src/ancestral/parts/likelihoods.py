@@ -17,9 +17,8 @@ from torch.distributions import Distribution
 from ancestral._internal import checks
 from ancestral.core.spec import DataSpec
 from ancestral.distributions import Bernoulli, DiagonalNormal, ScaledNormal, full_precision, soft_clamp
-from ancestral.distributions.discretized import DiscretizedLogistic, DiscretizedNormal
+from ancestral.distributions.discretized import DiscretizedLogistic, DiscretizedNormal, with_uniform
 from ancestral.distributions.mixture import DiscretizedLogisticMixture
-from ancestral.distributions.uniform import with_uniform
 from ancestral.parts.scaling import Scaling
 
 SIGMAS = ("fixed", "shared", "per-pixel", "predicted")

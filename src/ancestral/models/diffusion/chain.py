@@ -89,6 +89,7 @@ class GaussianDiffusion(MarginalChain):
         self.parametrization = parametrization or NoisePrediction()
         self.variance = variance or FixedVariance()
         self.likelihood = likelihood or normal_data(scaling)
+        self.is_mass = self.likelihood.discrete
         self.prior = prior_of(prior, self.spec.shape)
 
     def with_network(self, network: nn.Module) -> Self:
@@ -101,11 +102,6 @@ class GaussianDiffusion(MarginalChain):
     def schedule(self) -> Schedule:
         """The noise levels as they are now."""
         return self.noising.schedule
-
-    @property
-    def discrete(self) -> bool:
-        """Whether p(x|z_1) is a distribution over integers."""
-        return self.likelihood.discrete
 
     @property
     def summary(self) -> Summary:
