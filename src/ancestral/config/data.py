@@ -31,9 +31,9 @@ class DataConfig:
     """Image files: leave out, count and list those that cannot be read, in place of stopping."""
     label: str | None = None
     """Tables and hf: the column that holds the class, in whole numbers or text; it is not modelled."""
-    levels: int | None = None
+    levels: int | None = field(default=None, metadata={ABSENT: None})
     """Integer images: the number of grey levels, 0 … N − 1; by default what their type and values say."""
-    header: Literal["yes", "no"] | None = None
+    header: Literal["yes", "no"] | None = field(default=None, metadata={ABSENT: None})
     """Text tables: whether the first line holds the names of the columns; by default the lines tell it."""
     augment: tuple[Augmentation, ...] = ()
     """Of training images, when they are drawn: flip mirrors half of them from left to right, shift moves each
