@@ -27,7 +27,7 @@ from ancestral.core.batch import Batch
 from ancestral.core.chain import Chain
 from ancestral.core.features import Features, feature_tensors, map_features
 
-ROUNDS = 8
+ROUNDS = 12
 _FASTER = 4.0
 """By how much the rate rises from round to round for examples that are far from their end."""
 _FAR = 0.25
@@ -157,8 +157,8 @@ def fitted_features(
 ) -> tuple[Features, Tensor]:
     """The features that give each example of x its largest ELBO, and whether the search has not converged, (n,).
 
-    A round of steps goes only so far. Examples whose features went far get rounds of rising rate until they do not,
-    and then, as those whose ELBO still rose, rounds of the first rate until one gains nothing.
+    A round of steps goes only so far. Examples whose features went far get rounds of rising rate until they do
+    not, and then, as those whose ELBO still rose, rounds of the first rate until one gains nothing.
     """
     with torch.no_grad():
         h = map_features(chain.features(x), lambda part: part.detach().clone())
