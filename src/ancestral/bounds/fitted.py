@@ -27,7 +27,7 @@ from ancestral.core.batch import Batch
 from ancestral.core.chain import Chain
 from ancestral.core.features import Features, feature_tensors, map_features
 
-ROUNDS = 8
+ROUNDS = 12
 _FASTER = 4.0
 """By how much the rate rises from round to round for examples that are far from their end."""
 _FAR = 0.25

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.config import DDPMConfig
+from ancestral.core.batch import Batch
 from ancestral.core.spec import DataSpec
 from ancestral.distributions import DiagonalNormal
 from ancestral.distributions.discretized import DiscretizedNormal
@@ -201,7 +202,7 @@ def test_the_last_law_is_over_the_levels_of_integer_data():
     assert chain.sample(3).dtype == torch.uint8
     x = torch.randint(0, 8, (3, 2, 3, 3), dtype=torch.uint8)
     torch.testing.assert_close(chain.features(x), x / 3.5 - 1.0, rtol=1e-15, atol=1e-15)
-    assert chain.elbo(x).bits_per_dim.shape == (3,)
+    assert chain.elbo_of(x).bits_per_dim.shape == (3,)
 
 
 def test_what_cannot_be_is_refused():
@@ -264,7 +265,7 @@ def test_gradients_are_finite_at_every_level(levels, loss):
         schedule=Schedule.cosine(1000),
         variance="learned" if learned else "posterior",
     )
-    value = objective(loss, chain)(chain, x).value
+    value = objective(loss, chain).loss(chain, Batch(x)).value
     value.backward()
     assert torch.isfinite(value)
     assert torch.isfinite(out.grad).all()
