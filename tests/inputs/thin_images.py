@@ -42,7 +42,7 @@ def grey(*shape: int) -> np.ndarray:
 )
 def series(folder: Path) -> None:
     for shape in ((1, 128), (128, 1)):
-        for kind in ("vae", "bottom-up"):
+        for kind in ("vae", "bottom-up", "ladder"):
             trained(grey(*shape), kind)
         with pytest.raises(ValueError, match=r"sides of at least 2.*floats of shape \(N, 128\)"):
             trained(grey(*shape), "ddpm")

@@ -19,6 +19,9 @@ from torch.nn import functional as F
 NAMES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _WORTH = 1.3
 """How many times faster bf16 must be than fp32 before it is taken for it."""
+_THIN = 3
+"""Images with a shorter side are computed in fp32 on a CPU: in bf16 torch 2.13 computes gradients of
+convolutions of stride 2 from memory that was never written, where their images are one or two pixels wide."""
 MANY_ROWS = 1000
 """From so many rows at once on, an mlp's weights are cast for little beside what its products save."""
 
@@ -38,8 +41,16 @@ def compute_dtype(precision: str, device: torch.device, chain: nn.Module, *, row
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         convolves = any(isinstance(m, nn.Conv2d) for m in chain.modules())
+        if convolves and min(_sides(chain)) < _THIN:
+            return torch.float32
         fast = (convolves or rows >= MANY_ROWS) and _cpu_is_faster_in_bf16("conv" if convolves else "mlp")
     return torch.bfloat16 if fast else torch.float32
+
+
+def _sides(chain: nn.Module) -> tuple[int, ...]:
+    """Height and width of a chain's images; such as need no care where it has none."""
+    shape = getattr(getattr(chain, "spec", None), "shape", ())
+    return tuple(shape[1:]) or (_THIN,)
 
 
 def name_of(dtype: torch.dtype) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from ancestral.data.readers.imagefiles.pool import Pool
 
 _LISTED = 100
 """Files that a note lists by name."""
-_VERSION = 3
+_VERSION = 4
 """Part of the key: raised when the same files come to be other pixels, or in another order."""
 
 
@@ -62,9 +61,9 @@ def _read(source: str, reading: Reading) -> Raw:
         levels=facts["levels"],
         class_names=contents.class_names,
         notes=(*contents.notes, *left_out, *facts["notes"]),
-        train_names=arrays["train_names"],
-        test_names=arrays.get("test_names"),
-        validation_names=arrays.get("validation_names"),
+        train_names=_names(folder, contents, facts, "train"),
+        test_names=_names(folder, contents, facts, "test"),
+        validation_names=_names(folder, contents, facts, "validation"),
     )
 
 
@@ -135,7 +134,7 @@ def _key(folder: Path, contents: Contents, reading: Reading) -> str:
         for one in files:
             file = one.file
             digest.update(
-                f"{part}\0{file.path}\0{one.label}\0{file.size}\0{file.changed}\n".encode(
+                f"{part}\0{file.path}\0{one.label}\0{file.size}\0{file.changed}\0{file.entered}\n".encode(
                     errors="surrogateescape"
                 )
             )
@@ -148,22 +147,34 @@ def _fill(
     """Decode all files into a draft; returns what there is to know beside the arrays."""
     filling = _Filling(draft, folder, reading, form, sum(len(part) for part in contents.parts.values()))
     places = {name: number for number, name in enumerate(contents.class_names or ())}
+    pages: dict[str, dict[str, int]] = {}
     for part, examples in contents.parts.items():
         labelled = bool(places) and all(one.label is not None for one in examples)
-        labels, names = [], []
-        start = len(os.path.join(folder, ""))
-        for example, pages in filling.take(part, examples, pool.get()):
-            name = example.file.path[start:]
-            names += [name] if pages == 1 else [f"{name}#{page}" for page in range(pages)]
-            if labelled:
-                labels += [places[str(example.label)]] * pages
-        if not names:
+        counts = filling.take(part, examples, pool.get())
+        if not any(counts):
             raise ValueError(f"of {folder.name!r} no image of the {part} part can be read.")
-        draft.append(f"{part}_names", named(names))
         if labelled:
-            draft.append(f"{part}_labels", np.array(labels, np.int64))
+            classes = np.array([places[str(one.label)] for one in examples], np.int64)
+            draft.append(f"{part}_labels", classes.repeat(counts))
+        pages[part] = {str(number): count for number, count in enumerate(counts) if count != 1}
     notes = filling.notes()
-    return {"notes": notes, "left_out": filling.bad, "levels": filling.depths.levels}
+    return {"notes": notes, "left_out": filling.bad, "levels": filling.depths.levels, "pages": pages}
+
+
+def _names(folder: Path, contents: Contents, facts: dict[str, Any], part: str) -> Array | None:
+    """The file of each image of a part, relative to the folder; with #0, #1, … where it has several."""
+    if part not in contents.parts:
+        return None
+    start, pages = len(os.path.join(folder, "")), facts["pages"][part]
+    names = [one.file.path[start:] for one in contents.parts[part]]
+    if not pages:
+        return named(names)
+    counts = (pages.get(str(number), 1) for number in range(len(names)))
+    return named(
+        name if count == 1 else f"{name}#{page}"
+        for name, count in zip(names, counts, strict=True)
+        for page in range(count)
+    )
 
 
 class _Filling:
@@ -196,30 +207,31 @@ class _Filling:
             )
         return notes
 
-    def take(self, part: str, examples: list[Example], pool: Pool) -> Iterator[tuple[Example, int]]:
-        """Decode the files of a part; yields those that are kept, and how many images each has."""
-        rest = iter(examples)
+    def take(self, part: str, examples: list[Example], pool: Pool) -> list[int]:
+        """Decode the files of a part; returns how many images each has, 0 for one that is left out."""
+        counts = []
         for paths, results in pool.decode(((one.file.path, one.file.size) for one in examples), self._form):
             images: list[Array] = []
             for path, result in zip(paths, results, strict=True):
-                example = next(rest)
                 if isinstance(result, Decoded):
                     self._check_shape(path, result.pixels.shape[1:])
                     self._count(path, result)
                     images.append(result.pixels)
-                    yield example, len(result.pixels)
+                    counts.append(len(result.pixels))
                 elif result.form is not None:
                     raise OtherForm(result.form)
                 else:
                     self._reject(path, str(result.why))
+                    counts.append(0)
             if images:
                 self._draft.append(f"{part}_x", np.concatenate(images))
             self._done += len(paths)
             self._reading.progress(self._done, self._total)
+        return counts
 
     def _count(self, path: str, result: Decoded) -> None:
         pages = len(result.pixels)
-        self.depths.take(repr(path), result)
+        self.depths.take(path, result)
         for remark in result.remarks:
             self._remarks[remark] += pages
         if pages > 1:

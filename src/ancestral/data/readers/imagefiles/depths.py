@@ -24,7 +24,8 @@ class Depths:
     def take(self, name: str, found: Decoded) -> None:
         """The images of one file, by the name that an error gives it."""
         self._counts[found.white] += len(found.pixels)
-        self._first.setdefault(found.white, name)
+        if found.white not in self._first:
+            self._first[found.white] = name
         if found.white > 255 and self.form.depth == 16:
             self._largest = max(self._largest, int(found.pixels.max()))
 
@@ -55,6 +56,6 @@ class Depths:
 
     def _differ(self, low: int, high: int, more: str) -> None:
         raise ValueError(
-            f"{self._first[low]} has white at {low:,} and {self._first[high]} at {high:,}{more}; the values of "
-            "all images must mean the same. Store them with one depth: all in 8 bits, or all in 16."
+            f"{self._first[low]!r} has white at {low:,} and {self._first[high]!r} at {high:,}{more}; the values "
+            "of all images must mean the same. Store them with one depth: all in 8 bits, or all in 16."
         )

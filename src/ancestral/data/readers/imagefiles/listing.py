@@ -30,8 +30,10 @@ class Found(NamedTuple):
     folders: tuple[str, ...]
     """The names of the folders that it lies in, from the source's on."""
     size: int
-    changed: tuple[int, int]
-    """When its content and when its entry were changed, in nanoseconds."""
+    changed: int
+    """When its content was changed, in nanoseconds."""
+    entered: int
+    """When its entry was changed, in nanoseconds."""
     identity: Identity
 
 
@@ -88,7 +90,8 @@ def hidden(name: str) -> bool:
 
 def ending(name: str) -> str:
     """The end of a file's name from the last dot on, in lower case."""
-    return os.path.splitext(name)[1].lower()
+    place = name.rfind(".")
+    return name[place:].lower() if place > 0 else ""
 
 
 def counted(names: list[str]) -> str:
@@ -162,10 +165,8 @@ class _Walk:
             why = next((why for test, why in _KINDS if test(facts.st_mode)), "it is no file")
             self.listing.bad.append((entry.path, why))
             return
-        changed = (facts.st_mtime_ns, facts.st_ctime_ns)
-        self.listing.images.append(
-            Found(entry.path, folders, facts.st_size, changed, (facts.st_dev, facts.st_ino))
-        )
+        times, identity = (facts.st_mtime_ns, facts.st_ctime_ns), (facts.st_dev, facts.st_ino)
+        self.listing.images.append(Found(entry.path, folders, facts.st_size, *times, identity))
 
     def _lost(self, entry: os.DirEntry[str], folders: tuple[str, ...], error: OSError) -> None:
         if ending(entry.name) and ending(entry.name) not in extensions():

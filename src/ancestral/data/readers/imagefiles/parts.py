@@ -43,23 +43,33 @@ def divided(listing: Listing, name: str) -> Contents:
     notes: list[str] = []
     found = _by_part(listing, name, notes)
     contents = Contents(notes=notes)
-    once: dict[tuple[int, int], tuple[str, Example]] = {}
-    repeated = 0
-    for part, files in found.items():
-        contents.parts[part] = []
-        for one in _labelled(part, files, name, notes):
-            before = once.setdefault(one.file.identity, (part, one))
-            if before[1] is one or one.file.identity[1] == 0:
-                contents.parts[part].append(one)
-            elif (before[0], before[1].label) == (part, one.label):
-                repeated += 1
-            else:
-                contents.doubles.append((one.file.path, before[1].file.path))
-    if repeated:
-        notes.append(f"{repeated:,} links to images that are read already are not read again.")
+    contents.parts = {part: _labelled(part, files, name, notes) for part, files in found.items()}
+    _once(contents)
     contents.class_names = _classes(contents, name)
     contents.parts = {part: _in_turn(examples) for part, examples in contents.parts.items()}
     return contents
+
+
+def _once(contents: Contents) -> None:
+    """Leave out files that are reached a second time, by links."""
+    every = [one.file.identity for examples in contents.parts.values() for one in examples]
+    if len({*every}) == len(every):
+        return
+    seen: dict[tuple[int, int], tuple[str, Example]] = {}
+    repeated = 0
+    for part, examples in contents.parts.items():
+        kept = []
+        for one in examples:
+            before_part, before = seen.setdefault(one.file.identity, (part, one))
+            if before is one or one.file.identity[1] == 0:  # some systems do not number files
+                kept.append(one)
+            elif (before_part, before.label) == (part, one.label):
+                repeated += 1
+            else:
+                contents.doubles.append((one.file.path, before.file.path))
+        contents.parts[part] = kept
+    if repeated:
+        contents.notes.append(f"{repeated:,} links to images that are read already are not read again.")
 
 
 def _by_part(listing: Listing, name: str, notes: list[str]) -> dict[str, list[Found]]:

@@ -67,21 +67,28 @@ class Pool:
     def _ask(self, batch: Batch, form: Form) -> list[Decoded | Unread]:
         process = self._idle.get()
         try:
+            if process.poll() is not None:  # ended for another reason than these files
+                process = self._another(process)
             results = _answered(process, batch, form)
         except (EOFError, OSError):
-            process.kill()
-            if self._closed:
-                raise
-            process = _start()
-            self._all.append(process)
+            self._idle.put(self._another(process))
         else:
             self._idle.put(process)
             return results
-        self._idle.put(process)
         if len(batch) == 1:
             return [Unread("a process ended when it decoded it: it crashes Pillow, or takes too much memory")]
         # The file that ended the process is among them.
         return [self._ask([path], form)[0] for path in batch]
+
+    def _another(self, process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+        """A process in the place of one that has ended."""
+        process.kill()
+        if self._closed:
+            self._idle.put(process)  # whoever waits for one would wait for ever
+            raise EOFError
+        other = _start()
+        self._all.append(other)
+        return other
 
     def __enter__(self) -> Pool:
         return self

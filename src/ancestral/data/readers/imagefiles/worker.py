@@ -1,8 +1,8 @@
 """A process that decodes: requests come in on standard input, pixels go out on standard output.
 
 A request is a line of JSON, {"form": …, "paths": […]}. Its answer is a line of JSON with one entry for each
-path, then the pixels of the images, one after another. An entry is {"shape", "type", "remarks", "white",
-"unread"}, {"bad": why} or {"form": one that suits the image}.
+path, then the pixels of the images, one after another. An entry is {"shape", "type"} and, where
+there is more to say, "more": [remarks, white, unread]; or {"bad": why} or {"form": one that suits the image}.
 """
 
 from __future__ import annotations
@@ -68,13 +68,10 @@ def read_answer(source: BinaryIO) -> list[Decoded | Unread]:
 
 def _entry(result: Decoded | Unread) -> dict[str, Any]:
     if isinstance(result, Decoded):
-        return {
-            "shape": result.pixels.shape,
-            "type": result.pixels.dtype.name,
-            "remarks": result.remarks,
-            "white": result.white,
-            "unread": result.unread,
-        }
+        entry: dict[str, Any] = {"shape": result.pixels.shape, "type": result.pixels.dtype.str}
+        if result.remarks or result.white != 255 or result.unread:
+            entry["more"] = (result.remarks, result.white, result.unread)
+        return entry
     return {"bad": result.why} if result.form is None else {"form": asdict(result.form)}
 
 
@@ -90,4 +87,5 @@ def _result(entry: dict[str, Any], source: BinaryIO) -> Decoded | Unread:
         if not got:
             raise EOFError
         view = view[got:]
-    return Decoded(pixels, tuple(entry["remarks"]), entry["white"], entry["unread"])
+    remarks, white, unread = entry.get("more", ((), 255, 0))
+    return Decoded(pixels, tuple(remarks), white, unread)
