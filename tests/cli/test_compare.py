@@ -30,7 +30,7 @@ OF_IMAGES = ("--vae.width", 4, "--ddpm.channels", 4)
 OF_VECTORS = ("--vae.hidden", 8, "--ddpm.width", 8)
 OBJECT = {
     *("model", "data", "split", "n", "dims", "elbo", "bits_per_dim", "terms", "matching_per_level"),
-    *("log_likelihood", "network_calls_per_image", "estimator", "seconds"),
+    *("log_likelihood", "network_calls_per_image", "estimator", "seconds", "seed", "examples"),
 }
 MORE = {
     *("parameters", "latent_dims", "train_images_per_second", "sample_images_per_second"),
