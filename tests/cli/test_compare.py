@@ -99,7 +99,7 @@ def test_comparison_json(compared, data):
         chain = load_run(out / kind)
         assert one["parameters"] == sum(p.numel() for p in chain.parameters())
         bound = {} if kind == "ddpm" else {"bound": "iwae", "samples": 20}
-        result = evaluate(chain, images().test.some(10).x, **bound).json()
+        result = evaluate(chain, images().test, n=10, **bound).json()
         assert {name: one[name] for name in result if name != "seconds"} == {
             name: value for name, value in result.items() if name != "seconds"
         }
