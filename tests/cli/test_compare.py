@@ -30,7 +30,7 @@ OF_IMAGES = ("--vae.width", 4, "--ddpm.channels", 4)
 OF_VECTORS = ("--vae.hidden", 8, "--ddpm.width", 8)
 OBJECT = {
     *("model", "data", "split", "n", "dims", "elbo", "bits_per_dim", "terms", "matching_per_level"),
-    *("log_likelihood", "network_calls_per_image", "estimator", "seconds"),
+    *("log_likelihood", "network_calls_per_image", "estimator", "seconds", "seed", "examples"),
 }
 MORE = {
     *("parameters", "latent_dims", "train_images_per_second", "sample_images_per_second"),
@@ -100,7 +100,7 @@ def test_comparison_json(compared, data):
         chain = load_run(out / kind)
         assert one["parameters"] == sum(p.numel() for p in chain.parameters())
         bound = {} if kind == "ddpm" else {"bound": "iwae", "samples": 20}
-        result = evaluate(chain, images().test.some(10).x, **bound).json()
+        result = evaluate(chain, images().test, n=10, **bound).json()
         assert {name: one[name] for name in result if name != "seconds"} == {
             name: value for name, value in result.items() if name != "seconds"
         }

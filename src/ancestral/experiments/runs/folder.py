@@ -215,8 +215,7 @@ class RunFolder:
             raise ValueError(
                 f"{self.path} is a run of a chain built in Python, of a class that its folder cannot rebuild. "
                 "In Python, build the chain as before and load its weights: chain = load_run(path, chain=chain). "
-                "Then evaluate(chain, data.test) and draw(chain, n); to resume, call fit(chain, data, …, "
-                "out=path)."
+                "Call evaluate(chain, data.test) or draw(chain, n); to resume, fit(chain, data, …, out=path)."
             )
         return RunConfig(
             data=read_options(DataConfig, self.facts["data"], self._where("data")),
