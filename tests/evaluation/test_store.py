@@ -22,13 +22,13 @@ def case(tmp_path, monkeypatch):
 
     from ancestral.evaluation import store as module
 
-    plain = module.bounded
+    plain = module.bounded_of
 
     def counting(chain, x, bounds, **options):
         computed.append([bound.name for bound in bounds])
         return plain(chain, x, bounds, **options)
 
-    monkeypatch.setattr(module, "bounded", counting)
+    monkeypatch.setattr(module, "bounded_of", counting)
     return chain, data.test.x, Store(tmp_path / "measurements", "weights-1"), computed
 
 

@@ -12,6 +12,7 @@ from torch.distributions import MultivariateNormal
 
 from ancestral.bounds import Estimate, OdeBound, Solver
 from ancestral.bounds.flow import log_density
+from ancestral.core import entrance
 from ancestral.evaluation.ode import evaluate_ode
 from ancestral.models.diffusion.flow import ProbabilityFlow
 from ancestral.models.diffusion.schedules import Schedule
@@ -163,7 +164,7 @@ def test_integers_have_probabilities_that_sum_to_nearly_one():
     assert found[0].bits_per_dim.mean == pytest.approx(-found[0].bound.mean / math.log(2.0))
 
 
-def test_several_draws_tell_their_own_error():
+def test_several_draws_tell_their_own_error(monkeypatch):
     mixture = gaussian(3)
     chain = exact_ddpm(mixture, log_linear())
     x = mixture.noised(40.0).sample((40,))
@@ -179,6 +180,7 @@ def test_several_draws_tell_their_own_error():
     single = OdeBound(solver=Solver(1e-3, 1e-3, "hutchinson", 1))
     assert evaluate_ode(chain, x, single).stderr_trace is None
     counted = [0]
+    monkeypatch.setattr(entrance, "check_chain", lambda *_: None)
     chain.network.register_forward_hook(lambda *_: counted.__setitem__(0, counted[0] + 1))
     again = evaluate_ode(chain, x, three, seed=1)
     assert counted[0] == again.network_calls_per_image

@@ -12,6 +12,7 @@ from ancestral.config import TrainingConfig, VAEConfig
 from ancestral.core.batch import Batch
 from ancestral.core.chain import Chain
 from ancestral.data import Dataset
+from ancestral.distributions import standard_normal
 from ancestral.experiments.build import build_chain
 from ancestral.objectives import Loss, Objective
 from ancestral.training import StepRecord, TrainingDiverged, TrainingState, train
@@ -97,13 +98,13 @@ class Recorder(Chain):
         self.grads: list[Tensor] = []
 
     def q_top(self, h):
-        raise NotImplementedError
+        return standard_normal(len(h), (1,), self.w)
 
     def p_top(self, n):
-        raise NotImplementedError
+        return standard_normal(n, (1,), self.w)
 
     def p_step(self, state, t):
-        raise NotImplementedError
+        return standard_normal(len(state), self.spec.shape, self.w)
 
     def loss(self, x: Tensor) -> Loss:
         self.batches.append(x.clone())

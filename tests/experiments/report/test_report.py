@@ -194,7 +194,7 @@ def test_a_report_measures_nothing_that_was_evaluated(kind, tmp_path, monkeypatc
     def measured(*arguments, **options):
         raise AssertionError("a bound was measured again")
 
-    monkeypatch.setattr("ancestral.evaluation.store.bounded", measured)
+    monkeypatch.setattr("ancestral.evaluation.store.bounded_of", measured)
     first = call("report", run)
     assert first.status == 0, first.err
     assert f"{told['elbo']['mean']:.2f}".replace("-", "−") in read(run / "report.html").text.replace("-", "−")
