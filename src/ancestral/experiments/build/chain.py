@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 from torch import Tensor
 
 from ancestral.config import HVAEConfig, ModelConfig, VAEConfig
 from ancestral.core.chain import Chain
+from ancestral.core.entrance import Given
 from ancestral.core.spec import DataSpec
 from ancestral.experiments.build.autoencoders import build_ladder, build_markov, build_vae
 from ancestral.experiments.build.diffusion import build_ddpm
@@ -18,7 +20,7 @@ from ancestral.training.objective import build_objective
 
 
 def build_chain(
-    config: ModelConfig, spec: DataSpec, *, train: Tensor | Iterable[Tensor] | None = None
+    config: ModelConfig, spec: DataSpec, *, train: Given | Iterable[Tensor] | None = None
 ) -> Chain:
     """The chain that ``config`` describes, for data of ``spec``, with fresh weights.
 
@@ -29,8 +31,11 @@ def build_chain(
     """
     scaling = Scaling(spec)
     n = None
-    if train is not None:
-        pieces = _Counted([train] if isinstance(train, Tensor) else train)
+    if isinstance(train, Tensor | np.ndarray):
+        scaling.fit(train)
+        n = len(train)
+    elif train is not None:
+        pieces = _Counted(train)
         scaling.fit(pieces)
         n = pieces.n
     config = settled(config, spec, n)
