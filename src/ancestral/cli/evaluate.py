@@ -67,8 +67,8 @@ class Evaluate(ThreadOptions, CheckpointOption, BoundOptions):
     """ddpm: the sampler they are drawn with."""
     quality_steps: int | None = None
     """ddpm: the number of steps the samples take; by default at most 50."""
-    quality_final: Literal["mean", "draw"] = "mean"
-    """How the samples end: the mean of p(x|z_1), or a draw from it."""
+    quality_final: Literal["mean", "draw"] | None = None
+    """How the samples end: the mean of p(x|z_1), the default for images, or a draw from it, that for vectors."""
     sampler_curve: Path | None = None
     """ddpm: a .png for a plot of the sample distance of every sampler at 5, 10, 20 and 50 network calls
     (422 calls for a sample, in all), of --quality N samples each, or 500."""
@@ -92,7 +92,7 @@ class Evaluate(ThreadOptions, CheckpointOption, BoundOptions):
         self.check_threads()
         check_estimator(self)
         of_samples = (self.quality_sampler, self.quality_steps) != ("ancestral", None)
-        of_both = (self.quality_features, self.quality_final) != ("auto", "mean")
+        of_both = (self.quality_features, self.quality_final) != ("auto", None)
         if self.quality == 0 and (of_samples or (of_both and self.sampler_curve is None)):
             raise ValueError("an option --quality-… is given and quality is 0; say --quality N as well.")
         if self.sampler_curve is not None:

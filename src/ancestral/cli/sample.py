@@ -86,7 +86,7 @@ def run(arguments: list[str]) -> None:
     """The command."""
     options = parse(Sample, arguments, prog="ancestral sample")
     from ancestral.experiments.runs import RunFolder, load_run, pick_device
-    from ancestral.sampling import Sampler
+    from ancestral.sampling import Sampler, usual_final
 
     sampler = Sampler.named(options.sampler, options.steps, options.eta, options.spacing)
     folder = RunFolder.open(options.run, checkpoint=options.checkpoint)
@@ -112,7 +112,7 @@ def run(arguments: list[str]) -> None:
         )
     sampler.check(chain)
     say_checkpoint(folder)
-    final = options.final or ("mean" if chain.spec.is_image else "draw")
+    final = options.final or usual_final(chain)
     found = _draw(chain, options, sampler, final)
     _save(options, chain.spec, found.levels, found.states, folder, final)
     print(f"{len(found.states[-1])} samples written to {options.out}", file=sys.stderr)

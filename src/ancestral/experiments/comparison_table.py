@@ -85,8 +85,8 @@ def note(compared: list[Compared]) -> str | None:
     quality = next(iter(found.values()))
     samplers = "; ".join(f"{kind}: {quality['words']}" for kind, quality in found.items())
     return (
-        f"Sample distance: Fréchet, {quality['n']} samples (means) against {quality['n']} test examples; "
-        f"floor: the same number of training examples. Features: {quality['description']}. Samplers: {samplers}."
+        f"Sample distance: Fréchet, {quality['n']} samples ({quality['final']}s) against {quality['n']} test "
+        f"examples; floor: the same number of training examples. Features: {quality['description']}. Samplers: {samplers}."
     )
 
 

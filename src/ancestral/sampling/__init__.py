@@ -16,6 +16,7 @@ from ancestral.sampling.engine import (
     draw,
     preview,
     trajectory,
+    usual_final,
 )
 from ancestral.sampling.samplers import (
     SAMPLERS,
@@ -49,4 +50,5 @@ __all__ = [
     "preview",
     "quick_sampler",
     "trajectory",
+    "usual_final",
 ]

@@ -12,7 +12,7 @@ from ancestral.evaluation import latent_walk, reconstruct
 from ancestral.experiments.report import charts, images
 from ancestral.experiments.report.page import Block, Picture, Scrub, Section, Table
 from ancestral.experiments.report.subjects import Subject, Subjects
-from ancestral.sampling import Ancestral, draw, quick_sampler, trajectory
+from ancestral.sampling import Ancestral, draw, quick_sampler, trajectory, usual_final
 
 SAMPLES = 64
 _NEAREST = 10
@@ -29,7 +29,7 @@ _PIXELS = 250_000
 
 def samples_of(one: Subject, n: int) -> Tensor:
     """n samples on the CPU, by ``sampling.quick_sampler``: means of p(x|z_1) for images, draws for vectors."""
-    final = "mean" if one.chain.spec.is_image else "draw"
+    final = usual_final(one.chain)
     return draw(one.chain, n, sampler=quick_sampler(one.chain), final=final, seed=_SEED)
 
 

@@ -12,7 +12,7 @@ from ancestral._internal import checks
 from ancestral._internal.precision import compute_dtype, name_of
 from ancestral.core.chain import Chain
 from ancestral.evaluation import Ruler, SamplerCurve, sampler_curve
-from ancestral.sampling import SAMPLERS, Sampler, device_of, draw
+from ancestral.sampling import SAMPLERS, Sampler, device_of, draw, usual_final
 
 CALLS = (5, 10, 20, 50)
 """The network calls that samplers are compared at."""
@@ -57,7 +57,7 @@ def measure_samplers(
     ruler: Ruler,
     *,
     calls: Sequence[int] = CALLS,
-    final: str = "mean",
+    final: str | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     precision: str = "auto",
@@ -68,6 +68,7 @@ def measure_samplers(
     of the levels. The other options are those of ``measure_samples``.
     """
     check_few_steps(chain)
+    ending = usual_final(chain) if final is None else final
 
     def drawn(name: str, count: int) -> tuple[Tensor, int]:
         sampler = Sampler.named(name, count)
@@ -75,7 +76,7 @@ def measure_samplers(
             chain,
             ruler.n,
             sampler=sampler,
-            final=final,
+            final=ending,
             seed=seed,
             batch_size=batch_size,
             precision=precision,
@@ -84,4 +85,4 @@ def measure_samplers(
 
     curve = sampler_curve(drawn, ruler, steps=steps_for(chain, calls))
     dtype = compute_dtype(precision, device_of(chain), chain)
-    return MeasuredCurve(final, name_of(dtype), curve)
+    return MeasuredCurve(ending, name_of(dtype), curve)

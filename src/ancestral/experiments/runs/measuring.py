@@ -27,7 +27,7 @@ from ancestral.evaluation.store import Store, measure
 from ancestral.experiments.runs.curve import measure_samplers
 from ancestral.experiments.runs.folder import RunFolder
 from ancestral.experiments.runs.quality import check_count, measured_samples
-from ancestral.sampling import device_of, draw, quick_sampler
+from ancestral.sampling import device_of, draw, quick_sampler, usual_final
 
 GAP_EXAMPLES = 16
 """The test examples that q is fitted to, to separate the encoder's share of the ELBO's gap from the family's."""
@@ -78,7 +78,7 @@ class RunMeasurement:
     gaps: dict[str, Any] | None
     """Where the ELBO loses (``evaluation.Gaps``); None where q is fixed or there is no tighter bound."""
     samples: Tensor
-    """Samples (means of p(x|z_1)) of ``sampling.quick_sampler``, at least ``SHOWN``: (m, *shape)."""
+    """Samples (ending as ``usual_final``) of ``sampling.quick_sampler``, at least ``SHOWN``: (m, *shape)."""
     rate: float
     """Images per second of the ancestral sampler over all levels."""
     distances: list[dict[str, Any]]
@@ -146,13 +146,13 @@ def _samples(chain: Chain, store: Store, n: int) -> tuple[Tensor, float]:
         return tensors["samples"], float(stored.facts["images_per_second"])
     start = time.perf_counter()
     # They are on the host when it returns, and so drawn.
-    samples = draw(chain, n, sampler=sampler, final="mean", seed=SAMPLE_SEED)
+    samples = draw(chain, n, sampler=sampler, final=usual_final(chain), seed=SAMPLE_SEED)
     drawn, seconds = n, time.perf_counter() - start
     if seconds < _LEAST_SECONDS:
         # The first draw warmed up and does not count.
         drawn, start = 0, time.perf_counter()
         while (seconds := time.perf_counter() - start) < _LEAST_SECONDS or not drawn:
-            draw(chain, n, sampler=sampler, final="mean", seed=SAMPLE_SEED)
+            draw(chain, n, sampler=sampler, final=usual_final(chain), seed=SAMPLE_SEED)
             drawn += n
     rate = drawn / seconds * sampler.taken(chain) / chain.T
     store.keep(key, {"n": n, "images_per_second": rate}, {"samples": samples.contiguous()})
@@ -166,7 +166,7 @@ def _how(chain: Chain) -> dict[str, Any]:
     return {
         "sampler": sampler.name,
         "steps": sampler.taken(chain),
-        "final": "mean",
+        "final": usual_final(chain),
         "seed": SAMPLE_SEED,
         "precision": name_of(dtype),
     }
@@ -184,7 +184,9 @@ def _distances(
         key = {"what": "distance", **_how(chain), **_ruler_key(ruler, data)}
         stored = store.find(key)
         if stored is None:
-            measured = measured_samples(chain, samples, ruler, sampler=quick_sampler(chain), final="mean")
+            measured = measured_samples(
+                chain, samples, ruler, sampler=quick_sampler(chain), final=usual_final(chain)
+            )
             store.keep(key, {"distance": measured.json()})
             found.append(measured.json())
         else:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ancestral._internal.precision import compute_dtype, name_of
 from ancestral.core.chain import Chain
 from ancestral.evaluation.samples.quality import LEAST, Quality, Ruler
-from ancestral.sampling import Sampler, device_of, draw, quick_sampler
+from ancestral.sampling import Sampler, device_of, draw, quick_sampler, usual_final
 
 
 def check_count(quality: int) -> None:
@@ -55,19 +55,20 @@ def measure_samples(
     ruler: Ruler,
     *,
     sampler: Sampler | None = None,
-    final: str = "mean",
+    final: str | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     precision: str = "auto",
 ) -> MeasuredSamples:
     """The distance of samples of ``chain``, as many as the ruler has examples, and the sampler it is of.
 
-    ``sampler`` is by default ``sampling.quick_sampler``. ``final`` is as in ``sampling.draw``: "mean" is what
-    ``ancestral sample`` draws by default, and with equal seed, sampler and precision these are the same samples;
+    ``sampler`` is by default ``sampling.quick_sampler``. ``final`` is as in ``sampling.draw``, by default
+    ``usual_final``, as in ``ancestral sample``: with equal seed, sampler and precision these are the same samples.
     "draw" with ``Ancestral()`` gives samples of the model that the ELBO is of. The caller's random state is left
     as it was.
     """
     sampler = quick_sampler(chain) if sampler is None else sampler
+    final = usual_final(chain) if final is None else final
     samples = draw(
         chain,
         ruler.n,
