@@ -154,7 +154,7 @@ def test_samples_that_do_not_compare_are_refused(ruler):
         ruler.measure(torch.randn(499, 5))
     samples = torch.randn(500, 5)
     samples[3, 2] = float("nan")
-    with pytest.raises(ValueError, match="finite .* in 1 of 500 examples"):
+    with pytest.raises(ValueError, match=r"finite .* in 1 of 500 examples"):
         ruler.measure(samples)
 
 
