@@ -86,7 +86,8 @@ def note(compared: list[Compared]) -> str | None:
     samplers = "; ".join(f"{kind}: {quality['words']}" for kind, quality in found.items())
     return (
         f"Sample distance: Fréchet, {quality['n']} samples ({quality['final']}s) against {quality['n']} test "
-        f"examples; floor: the same number of training examples. Features: {quality['description']}. Samplers: {samplers}."
+        f"examples; floor: the same number of training examples. Features: {quality['description']}. "
+        f"Samplers: {samplers}."
     )
 
 
