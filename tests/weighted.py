@@ -20,9 +20,9 @@ TOYS = {"one level": (TopDownGaussian, (4, 2))} | {
 }
 each_toy = pytest.mark.parametrize("name", TOYS)
 TINY: dict[str, ModelConfig] = {
-    "vae": VAEConfig(hidden=(3,), latent_dims=2),
-    "bottom-up": HVAEConfig(levels=2, posterior="bottom-up", hidden=(3,), latent_dims=(2, 1)),
-    "ladder": HVAEConfig(levels=2, width=3, latent_dims=(2, 1)),
+    "vae": VAEConfig(hidden=(3,), latent_dims=2, dropout=0.0),
+    "bottom-up": HVAEConfig(levels=2, posterior="bottom-up", hidden=(3,), latent_dims=(2, 1), dropout=0.0),
+    "ladder": HVAEConfig(levels=2, width=3, latent_dims=(2, 1), dropout=0.0),
 }
 """For vectors of two numbers; a ladder's q and p share all of the stream."""
 

@@ -358,7 +358,7 @@ def test_features_and_the_table_of_sample_quality(runs):
         assert f"{word} {found['distance'][name]:.4f} (floor {found['floor'][name]:.4f})" in text
     kernel, floor = found["distance"]["kernel"], found["floor"]["kernel"]
     assert f"kernel {kernel['mean']:.4f} ± {kernel['stderr']:.4f} (floor {floor['mean']:.4f} ±" in text
-    assert "12 (ancestral, all levels; mean) against the same number of test examples" in text
+    assert "12 (ancestral, all levels; draw) against the same number of test examples" in text
     assert found["description"] in text
     assert "Fréchet" not in call("evaluate", run).out
 

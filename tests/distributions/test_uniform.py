@@ -8,9 +8,13 @@ import pytest
 import torch
 
 from ancestral.core.spec import DataSpec
-from ancestral.distributions.discretized import DiscretizedLogistic, DiscretizedNormal
+from ancestral.distributions.discretized import (
+    DiscretizedLogistic,
+    DiscretizedNormal,
+    WithUniform,
+    with_uniform,
+)
 from ancestral.distributions.mixture import DiscretizedLogisticMixture
-from ancestral.distributions.uniform import WithUniform, with_uniform
 from ancestral.parts.likelihoods import (
     DiscretizedGaussianLikelihood,
     DiscretizedLogisticLikelihood,

@@ -53,9 +53,11 @@ def test_the_gradient_has_the_same_mean(model, doubly):
 
 REDRAWN = {
     **TINY,
-    "full": VAEConfig(hidden=(3,), latent_dims=2, q="full"),
-    "full ladder": HVAEConfig(levels=3, width=3, latent_dims=(2, 1, 2), q="full"),
-    "bottom-up of three": HVAEConfig(levels=3, posterior="bottom-up", hidden=(3,), latent_dims=(2, 1, 2)),
+    "full": VAEConfig(hidden=(3,), latent_dims=2, q="full", dropout=0.0),
+    "full ladder": HVAEConfig(levels=3, width=3, latent_dims=(2, 1, 2), q="full", dropout=0.0),
+    "bottom-up of three": HVAEConfig(
+        levels=3, posterior="bottom-up", hidden=(3,), latent_dims=(2, 1, 2), dropout=0.0
+    ),
 }
 
 

@@ -58,8 +58,8 @@ def ascii_terminal(folder: Path) -> None:
     assert answer.status == 0, answer.err
     assert "gr\\xf6\\xdfe.csv" in shown
     assert "+-" in shown
-    # The last line is there.
-    assert "cost" in shown.splitlines()[-1]
+    # What comes after is there.
+    assert "cost" in shown
 
 
 @CASES.add(

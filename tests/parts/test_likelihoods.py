@@ -168,7 +168,7 @@ def test_scaling_of_integers_is_fixed():
     assert scaling.inverse(scaling(ends)).tolist() == [0.0, 8.0, 16.0]
     torch.testing.assert_close(scaling.centred(x).mean(dim=0), torch.zeros(2, 3, 4), rtol=0, atol=1e-6)
     for wrong in (torch.full((2, 2, 3, 4), 17), torch.full((2, 2, 3, 4), -1)):
-        with pytest.raises(ValueError, match=r"for data of 17 levels; they must be in 0 … 16"):
+        with pytest.raises(ValueError, match=r"17 grey levels: whole numbers from 0 to 16"):
             Scaling(IMAGE).fit(wrong)
 
 

@@ -32,6 +32,8 @@ class Compare(DataOptions, CheckpointOption):
     """Which models."""
     n: int = 1000
     """How many test examples to evaluate (a fixed random choice); 0 for all."""
+    grey_levels: int | None = None
+    """Integer images: the number of grey levels, 0 … N − 1; by default what their type and values say."""
     levels: int | None = None
     """ddpm: random levels per example in the evaluation; by default all up to T = 100, and 16 above."""
     importance_samples: int = 32

@@ -36,7 +36,7 @@ class DataChoices:
     """Image files: leave out, count and list those that cannot be read, in place of stopping."""
     label: str | None = None
     """Tables and hf: the column that holds the class, in whole numbers or text; it is not modelled."""
-    levels: int | None = None
+    grey_levels: Annotated[int | None, tyro.conf.arg(name="levels")] = None
     """Integer images: the number of grey levels, 0 … N − 1; by default what their type and values say."""
     header: Literal["yes", "no"] | None = None
     """Text tables: whether the first line holds the names of the columns; by default the lines tell it."""
@@ -51,8 +51,9 @@ class DataChoices:
     @property
     def data_config(self) -> DataConfig:
         """The data's options, checked."""
-        names = [field.name for field in fields(DataConfig) if field.name != "source"]
-        return DataConfig(self.data, **{name: getattr(self, name) for name in names})
+        names = [field.name for field in fields(DataConfig) if field.name not in ("source", "levels")]
+        given = {name: getattr(self, name) for name in names}
+        return DataConfig(self.data, levels=self.grey_levels, **given)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ancestral._internal import checks
 from ancestral._internal.atomic import replacing, write_text_atomically
 from ancestral._internal.tensors import load_tensors
 from ancestral.bounds import Bound
@@ -160,6 +161,7 @@ def measure(
     With ``enough``, a stored bound of the same kind from at least as many examples and samples does as well.
     ``split`` is what the examples are called. Raises as ``loop.bounded``.
     """
+    checks.integer("batch_size", batch_size, low=1)
     for bound in bounds:
         bound.check(chain)
     examples = entered(chain, x)

@@ -173,7 +173,7 @@ def test_a_comparison_ends_with_its_report(comparison):
     gaps = {kind: figures[kind]["gaps"] for kind in figures}
     assert gaps["ddpm"] is None
     for kind in ("vae", "hvae"):
-        assert gaps[kind]["n"] == 32
+        assert gaps[kind]["n"] == 16
         assert gaps[kind]["bounds"][0]["name"] == "ELBO"
         assert {one["name"] for one in gaps[kind]["bounds"]} == {
             "ELBO",

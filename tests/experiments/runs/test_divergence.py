@@ -23,14 +23,14 @@ def sick_vae(*, after: int, term: str) -> VAE:
     """A VAE one of whose terms is not a number from a training step on."""
     chain = built(MODELS["vae-mlp"], DATA)
     assert isinstance(chain, VAE)
-    whole, steps = chain.elbo, [0]
+    whole, steps = chain.elbo_of, [0]
 
     def elbo(x: Tensor, **options: Any) -> Elbo:
         out = whole(x, **options)
         steps[0] += chain.training
         return replace(out, **{term: getattr(out, term) * torch.nan}) if steps[0] > after else out
 
-    chain.elbo = elbo
+    chain.elbo_of = elbo
     return chain
 
 

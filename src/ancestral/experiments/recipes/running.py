@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -242,10 +242,19 @@ def _train(
 
 
 def _same(one: RunConfig, other: RunConfig) -> bool:
-    """Whether two runs differ by the place of the data and the number of steps only."""
-    data = replace(one.data, source=other.data.source)
-    training = replace(one.training, steps=other.training.steps)
-    return RunConfig(data, one.model, training) == other
+    """Whether a run differs from a recipe by the place of the data and the number of steps only.
+
+    A recipe may leave options to the data, which a run states.
+    """
+    first, second = asdict(one), asdict(other)
+    first["data"]["source"], first["training"]["steps"] = other.data.source, other.training.steps
+    return one.model.kind == other.model.kind and _agree(first, second)
+
+
+def _agree(stated: Any, wanted: Any) -> bool:
+    if isinstance(wanted, dict):
+        return all(_agree(stated[name], value) for name, value in wanted.items())
+    return wanted is None or bool(stated == wanted)
 
 
 class _Machines:
