@@ -44,19 +44,22 @@ class Fitting:
 
     steps: int = 500
     """Steps of Adam, with a rate that falls linearly to 0. Examples whose fit has not converged get
-    further rounds of them, up to ``ROUNDS`` in all."""
+    further rounds of them, up to ``rounds`` in all."""
     learning_rate: float = 0.02
     """The rate at the first step."""
     samples: int = 10
     """Paths per example and step."""
     test_samples: int = 100
     """Paths per example for the ELBO afterwards, which are drawn afresh."""
+    rounds: int = ROUNDS
+    """The most rounds. With fewer the fit takes less time, and reports more examples as not converged."""
 
     def __post_init__(self) -> None:
         checks.integer("steps", self.steps, low=1)
         checks.number("learning_rate", self.learning_rate, above=0.0)
         checks.integer("samples", self.samples, low=1)
         checks.integer("test_samples", self.test_samples, low=1)
+        checks.integer("rounds", self.rounds, low=1)
 
 
 def fitted_elbo(
@@ -167,7 +170,7 @@ def fitted_features(
     found = _round(chain, x, h, fitting, rate=rate, done=done)
     h, last, error, far = found.h, found.last, found.error, found.far
     moving = far | found.rising
-    for _ in range(1, ROUNDS):
+    for _ in range(1, fitting.rounds):
         distant = bool(far.any())
         index = (far if distant else moving).nonzero().squeeze(1)
         if len(index) == 0:
