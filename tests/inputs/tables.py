@@ -405,6 +405,20 @@ def digits_of_times(folder: Path) -> None:
 # Parts and names ------------------------------------------------------------------------------------------------
 
 
+@CASES.add("a folder with train.csv, val.csv and test.csv", answer="each is its part, validation too")
+def validation_table(folder: Path) -> None:
+    rows = _pairs()
+    for name, some in (("train", rows[:40]), ("val", rows[40:47]), ("test", rows[47:])):
+        _csv(f"{name}.csv", "a,b,kind\n", [f"{row},{'xy'[n % 2]}" for n, row in enumerate(some)])
+    data = load_data(folder, reading=Reading(label="kind"))
+    held = data.validation
+    assert held is not None
+    assert (len(data.train), len(held), len(data.test)) == (40, 7, 13)
+    assert held.x[:, 1].tolist() == list(range(40, 47))
+    assert held.labels is not None
+    assert held.labels.tolist() == [0, 1, 0, 1, 0, 1, 0]
+
+
 @CASES.add("a folder with Train.csv and TEST.csv", answer="the training and the test part")
 def parts_of_tables(folder: Path) -> None:
     _csv("Train.csv", "a,b\n", _pairs())
