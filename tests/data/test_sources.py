@@ -12,6 +12,7 @@ import torch
 
 from ancestral.data import SOURCES, Dataset, Reading, assemble, load_data
 from ancestral.data.raw import Raw
+from ancestral.data.sources import load_whole
 
 PINNED_TEST_ROWS = [5, 8, 9, 10, 11]
 PINNED_VALIDATION_ROWS = [22, 24, 25, 42, 45]
@@ -245,3 +246,15 @@ def test_a_choice_that_a_source_has_no_use_for() -> None:
     with pytest.raises(ValueError, match="image_size is given, and 'digits' is a built-in"):
         load_data("digits", reading=Reading(image_size=8))
     assert load_data("digits", reading=Reading(skip_bad=False)).spec.levels == 17
+
+
+def test_ids_of_new_data_are_those_of_the_run(tmp_path: Path) -> None:
+    """A new source that holds one of the run's classes only: its labels name that class."""
+    x = np.zeros((3, 4, 4), np.uint8)
+    np.savez(tmp_path / "new.npz", x=x, y=np.full(3, 20240102))
+    names = ("20240101", "20240102")
+    data = load_whole(str(tmp_path / "new.npz"), reading=Reading(), class_names=names, levels=256)
+    assert data is not None
+    assert data.test.labels is not None
+    assert data.test.labels.tolist() == [1, 1, 1]
+    assert data.class_names == names

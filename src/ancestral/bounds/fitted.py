@@ -140,7 +140,7 @@ class FittedBound(Bound):
 
 @torch.no_grad()
 def check_can_fit(chain: Chain, x: Tensor) -> None:
-    """Refuse a chain whose q is fixed, or reads nothing but the data themselves."""
+    """Raise ``ValueError`` for a chain whose q is fixed, or reads nothing but the data themselves."""
     if chain.single_levels:
         raise ValueError(
             f"q of a {type(chain).__name__} is fixed: nothing of it was learned, so there is nothing to fit "

@@ -121,7 +121,7 @@ def _words(asked: Any) -> str:
 
 
 def _end(row: dict[str, Any]) -> dict[str, Any]:
-    """What is told of the first or last example."""
+    """The identity and the score of the first or last example."""
     named: dict[str, Any] = {
         name: row[name] for name in ("index", "row", "file", "key", "split") if name in row
     }

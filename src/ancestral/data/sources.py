@@ -232,15 +232,15 @@ def load_whole(
         raise ValueError(f"the data source {source!r} cannot be read: {error.strerror or error}.") from error
     if raw.test_x is not None:
         return None
-    raw = _with_classes(_with_columns(raw, columns), class_names)
+    # Ids are named first, as a new source may hold some of a run's classes only.
+    raw = _with_classes(_with_columns(with_classes(raw), columns), class_names)
     if raw.train_x.dtype.kind in "biu" and channels == 3 and raw.train_x.ndim == 3:
         raw = replace(raw, train_x=np.repeat(raw.train_x[..., None], 3, axis=3))
-    return whole(raw, binarize=binarize)
+    return _whole(raw, binarize=binarize)
 
 
-def whole(raw: Raw, *, binarize: Binarize = "none") -> Dataset:
-    """All examples of ``raw``, which has no test part, as the test part."""
-    raw = with_classes(raw)
+def _whole(raw: Raw, *, binarize: Binarize) -> Dataset:
+    """All examples of ``raw``, which has no test part and names its classes, as the test part."""
     parts, levels = convert(raw)
     everything = _take(parts["train"], np.arange(len(parts["train"].x)))
     dataset = Dataset(
